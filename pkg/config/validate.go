@@ -1,0 +1,174 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"vpnd/pkg/fault"
+)
+
+// problems gathers what is wrong, so that all of it is reported at once.
+type problems []fault.Field
+
+func (p *problems) add(path, format string, args ...any) {
+	*p = append(*p, fault.Field{Path: path, Message: fmt.Sprintf(format, args...)})
+}
+
+func (p *problems) duration(path string, d Duration, low, high time.Duration) {
+	if d.D() < low || d.D() > high {
+		p.add(path, "%s is outside %s to %s", d.D(), low, high)
+	}
+}
+
+func (p *problems) oneOf(path, got string, want ...string) {
+	if !slices.Contains(want, got) {
+		p.add(path, "%q is not one of %s", got, strings.Join(want, ", "))
+	}
+}
+
+func inRange[T int | uint8 | uint16 | uint32](p *problems, path string, v, low, high T) {
+	if v < low || v > high {
+		p.add(path, "%d is outside %d to %d", v, low, high)
+	}
+}
+
+// Validate reports every problem with its path; none means the file is sound.
+func (c Config) Validate() []fault.Field {
+	var p problems
+	for _, d := range [][2]string{{"paths.state", c.Paths.State}, {"paths.run", c.Paths.Run}, {"paths.log", c.Paths.Log}} {
+		if !filepath.IsAbs(d[1]) {
+			p.add(d[0], "%q is not an absolute path", d[1])
+		}
+	}
+	if e := c.Server.Endpoint; e != "" && !validHost(e) {
+		p.add("server.endpoint", "%q is neither a host name nor an address (no port, no scheme)", e)
+	}
+	p.oneOf("users.mode", c.Users.Mode, "system", "dynamic")
+	inRange(&p, "users.base", c.Users.Base, 100_000, 4_000_000_000)
+	c.Gateway.validate(&p)
+	c.Auth.validate(&p)
+	p.duration("sessions.heartbeat_ttl", c.Sessions.HeartbeatTTL, 5*time.Second, time.Hour)
+	p.duration("sessions.hard_ttl", c.Sessions.HardTTL, time.Minute, 365*24*time.Hour)
+	p.duration("sessions.history", c.Sessions.History, 0, 10*365*24*time.Hour)
+	p.duration("ipam.quarantine", c.IPAM.Quarantine, 0, 30*24*time.Hour)
+	c.Lanes.validate(&p)
+	for _, g := range [][2]string{{"control.admin_group", c.Control.AdminGroup}, {"control.view_group", c.Control.ViewGroup}} {
+		if g[1] != "" && !groupName.MatchString(g[1]) {
+			p.add(g[0], "%q is not a group name", g[1])
+		}
+	}
+	p.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	inRange(&p, "log.max_size_mib", c.Log.MaxSize, 1, 10_000)
+	inRange(&p, "log.keep", c.Log.Keep, 1, 1000)
+	return p
+}
+
+var (
+	groupName     = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
+	interfaceName = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_-]{0,14}$`) // IFNAMSIZ is 16 with its final zero
+	hostName      = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9-]{0,62}\.?)*[a-zA-Z0-9]$|^[a-zA-Z0-9]$`)
+)
+
+func validHost(s string) bool {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return true
+	}
+	return len(s) <= 253 && hostName.MatchString(s) && !strings.Contains(s, "..")
+}
+
+func (g Gateway) validate(p *problems) {
+	if len(g.Listen) == 0 {
+		p.add("gateway.listen", "is empty: clients could not sign in")
+	}
+	for i, l := range g.Listen {
+		host, port, err := net.SplitHostPort(l)
+		n, perr := strconv.ParseUint(port, 10, 16)
+		if err == nil && host != "" {
+			_, err = netip.ParseAddr(host)
+		}
+		if err != nil || perr != nil || n == 0 {
+			p.add(fmt.Sprintf("gateway.listen[%d]", i), "%q is not ADDRESS:PORT, such as [::]:4605", l)
+		}
+	}
+	inRange(p, "gateway.max_connections", g.MaxConnections, 16, 1_000_000)
+}
+
+func (a Auth) validate(p *problems) {
+	p.duration("auth.access_ttl", a.AccessTTL, 10*time.Second, 24*time.Hour)
+	p.duration("auth.refresh_ttl", a.RefreshTTL, time.Minute, 365*24*time.Hour)
+	if a.RefreshTTL < a.AccessTTL {
+		p.add("auth.refresh_ttl", "is shorter than auth.access_ttl")
+	}
+	inRange(p, "auth.argon2.memory_kib", a.Argon2.MemoryKiB, 8, 4<<20)
+	inRange(p, "auth.argon2.time", a.Argon2.Time, 1, 100)
+	inRange(p, "auth.argon2.threads", a.Argon2.Threads, 1, 64)
+	if a.Argon2.MemoryKiB < 8*uint32(a.Argon2.Threads) {
+		p.add("auth.argon2.memory_kib", "must be at least 8 times auth.argon2.threads (RFC 9106)")
+	}
+	inRange(p, "auth.guard.per_account", a.Guard.PerAccount, 1, 1_000_000)
+	inRange(p, "auth.guard.per_address", a.Guard.PerAddress, 1, 1_000_000)
+	inRange(p, "auth.guard.global", a.Guard.Global, 1, 100_000_000)
+	p.duration("auth.guard.window", a.Guard.Window, time.Second, 24*time.Hour)
+}
+
+func (l Lanes) validate(p *problems) {
+	p.oneOf("lanes.wireguard", l.WireGuard, "auto", "kernel", "userspace")
+	p.duration("lanes.keepalive", l.Keepalive, 0, 65535*time.Second)
+	for i, port := range l.BlockedPorts {
+		if port == 0 {
+			p.add(fmt.Sprintf("lanes.blocked_ports[%d]", i), "0 is not a port")
+		}
+	}
+	l.VPN.validate(p, "lanes.vpn")
+	l.Tor.validate(p, "lanes.tor")
+	if l.VPN.Interface == l.Tor.Interface {
+		p.add("lanes.tor.interface", "is the same as lanes.vpn.interface")
+	}
+	if l.VPN.Port == l.Tor.Port {
+		p.add("lanes.tor.port", "is the same as lanes.vpn.port")
+	}
+	if l.VPN.IPv4.Overlaps(l.Tor.IPv4) {
+		p.add("lanes.tor.ipv4", "%s overlaps lanes.vpn.ipv4 %s", l.Tor.IPv4, l.VPN.IPv4)
+	}
+	if l.VPN.IPv6.Overlaps(l.Tor.IPv6) {
+		p.add("lanes.tor.ipv6", "%s overlaps lanes.vpn.ipv6 %s", l.Tor.IPv6, l.VPN.IPv6)
+	}
+}
+
+func (l Lane) validate(p *problems, path string) {
+	if !interfaceName.MatchString(l.Interface) {
+		p.add(path+".interface", "%q is not an interface name", l.Interface)
+	}
+	if l.Port == 0 {
+		p.add(path+".port", "0 is not a port")
+	}
+	switch {
+	case !l.IPv4.IsValid() || !l.IPv4.Addr().Is4():
+		p.add(path+".ipv4", "is not an IPv4 prefix")
+	case l.IPv4 != l.IPv4.Masked():
+		p.add(path+".ipv4", "%s has host bits set; write %s", l.IPv4, l.IPv4.Masked())
+	case l.IPv4.Bits() < 8 || l.IPv4.Bits() > 30:
+		p.add(path+".ipv4", "/%d is outside /8 to /30", l.IPv4.Bits())
+	}
+	switch {
+	case !l.IPv6.IsValid() || !l.IPv6.Addr().Is6() || l.IPv6.Addr().Is4In6():
+		p.add(path+".ipv6", "is not an IPv6 prefix")
+	case l.IPv6 != l.IPv6.Masked():
+		p.add(path+".ipv6", "%s has host bits set; write %s", l.IPv6, l.IPv6.Masked())
+	case l.IPv6.Bits() < 48 || l.IPv6.Bits() > 126:
+		p.add(path+".ipv6", "/%d is outside /48 to /126", l.IPv6.Bits())
+	}
+	inRange(p, path+".mtu", l.MTU, 1280, 65_000)
+	for i, a := range l.DNS {
+		if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() {
+			p.add(fmt.Sprintf("%s.dns[%d]", path, i), "%s is not a resolver's address", a)
+		}
+	}
+}
