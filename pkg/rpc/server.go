@@ -51,6 +51,9 @@ type ServerConfig struct {
 	// TLS serves HTTPS on listeners that are not Unix sockets.
 	TLS *tls.Config
 
+	// WriteTimeout bounds an answer, for servers without streams. Zero is no bound.
+	WriteTimeout time.Duration
+
 	// ConnState sees connections come and go, for those who limit them.
 	ConnState func(net.Conn, http.ConnState)
 }
@@ -93,11 +96,13 @@ func NewServer(cfg ServerConfig) *Server {
 		Handler:           http.HandlerFunc(s.serveHTTP),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       20 * time.Second,
+		WriteTimeout:      cfg.WriteTimeout,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ConnContext:       s.connContext,
 		ConnState:         cfg.ConnState,
 		TLSConfig:         cfg.TLS,
+		TLSNextProto:      map[string]func(*http.Server, *tls.Conn, http.Handler){}, // HTTP/1.1 only: less to attack
 		ErrorLog:          slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
 	}
 	return s

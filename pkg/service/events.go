@@ -73,7 +73,8 @@ func (f *Events) position(since string) uint64 {
 	return 0 // an event of an earlier run: everything of this run is new
 }
 
-func (f *Events) feed(ctx context.Context, req *events.FeedRequest, send func(events.Event) error) error {
+// Feed serves events.Feed.
+func (f *Events) Feed(ctx context.Context, req *events.FeedRequest, send func(events.Event) error) error {
 	seq := f.position(req.Since)
 	for {
 		batch, changed := f.after(seq)

@@ -149,7 +149,7 @@ func Serve(ctx context.Context, def Definition, env *Env, admit func(rpc.PeerCre
 		}
 	}
 	env.Server = rpc.NewServer(cfg)
-	rpc.HandleStream(env.Server, events.Feed, env.Events.feed)
+	rpc.HandleStream(env.Server, events.Feed, env.Events.Feed)
 
 	inst, err := def.Build(ctx, env)
 	if err != nil {

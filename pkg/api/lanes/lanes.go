@@ -46,10 +46,17 @@ var Put = rpc.Op[PutRequest, Applied]{Info: rpc.Info{
 	Quiet: true, Summary: "Add or replace a peer",
 }}
 
-// RemoveRequest names the peers to remove by device.
+// Removal names a peer by its key: lanes that has just started knows keys, but
+// not yet whose they are.
+type Removal struct {
+	Device    id.Device `json:"device_id"`
+	PublicKey string    `json:"public_key"`
+}
+
+// RemoveRequest names the peers to remove.
 type RemoveRequest struct {
 	Body struct {
-		Devices []id.Device `json:"devices" maxItems:"100000"`
+		Peers []Removal `json:"peers" maxItems:"100000"`
 	}
 }
 

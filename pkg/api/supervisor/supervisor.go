@@ -65,8 +65,9 @@ var Restart = rpc.Op[Ref, Service]{Info: rpc.Info{
 // Changes tells what a reload did.
 type Changes struct {
 	Started   []string `json:"started"`
-	Stopped   []string `json:"stopped"`
+	Stopped   []string `json:"stopped" doc:"disabled, or no longer listed"`
 	Restarted []string `json:"restarted"`
+	Updated   []string `json:"updated" doc:"changed while stopped; the change counts when they start"`
 	Unchanged []string `json:"unchanged"`
 }
 

@@ -1,0 +1,114 @@
+package daemon
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"vpnd/pkg/config"
+	"vpnd/pkg/fault"
+	"vpnd/pkg/service"
+	"vpnd/pkg/supervise"
+)
+
+// configHashEnv carries a digest of the configuration that a service goes by,
+// so that a change of it is a change of the service's spec.
+const configHashEnv = "VPND_CONFIG_SHA256"
+
+func socketPath(c config.Config, name string) string {
+	return filepath.Join(c.Paths.Run, name+".sock")
+}
+
+// builtin gives the specs of our own services.
+func builtin(c config.Config, a accounts, self string) (map[string]supervise.Spec, error) {
+	out := map[string]supervise.Spec{}
+	all := table()
+	for i, e := range all {
+		digest, err := json.Marshal([]any{e.reads(c), c.Log})
+		if err != nil {
+			return nil, fmt.Errorf("configuration of %s: %w", e.name, err)
+		}
+		sum := sha256.Sum256(digest)
+		s := supervise.Spec{
+			Cmd:          []string{self, "service", e.name},
+			User:         a.spec(e.name),
+			Groups:       []string{fmt.Sprint(a.all)},
+			Env:          map[string]string{configHashEnv: hex.EncodeToString(sum[:8])},
+			SocketPath:   socketPath(c, e.name),
+			Inherit:      true,
+			SocketMode:   "0660",
+			SocketOwner:  fmt.Sprintf("0:%d", a.all),
+			Capabilities: e.caps,
+			Heartbeat:    supervise.Heartbeat{Kind: supervise.HeartbeatJSON},
+		}
+		// A service is stopped before those it calls; where two call each
+		// other, the order of the table decides.
+		for _, later := range all[i+1:] {
+			if slices.Contains(e.calls, later.name) {
+				s.After = append(s.After, later.name)
+			}
+		}
+		if e.listen != nil {
+			s.Listen = e.listen(c)
+		}
+		if e.everyone {
+			s.SocketMode = "0666" // the service asks the kernel who connects
+		}
+		out[e.name] = s
+	}
+	return out, nil
+}
+
+// servicesPath is where services.json is, beside the configuration.
+func servicesPath(configPath string) string {
+	return filepath.Join(filepath.Dir(configPath), "services.json")
+}
+
+// specs puts services.json over the built-in services. An entry of ours may
+// change what it names; other entries are programs of their own.
+func specs(base map[string]supervise.Spec, path string) (map[string]supervise.Spec, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return base, nil
+	}
+	if err != nil {
+		return nil, fault.Wrap(err, fault.Invalid, "cannot read %s", path)
+	}
+	out, err := supervise.ParseOver(base, data)
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		f.Message = path + ": " + f.Message
+	}
+	return out, err
+}
+
+// assignment is what a service of ours is told when it starts; others are told
+// nothing.
+func assignment(c config.Config, a accounts, spec supervise.Spec, name string) ([]byte, error) {
+	e, ok := lookup(name)
+	if !ok {
+		return nil, nil
+	}
+	out := service.Assignment{
+		Service:   name,
+		StateDir:  filepath.Join(c.Paths.State, name),
+		RunDir:    filepath.Join(c.Paths.Run, name),
+		LogDir:    filepath.Join(c.Paths.Log, name),
+		Siblings:  map[string]service.Sibling{},
+		Callers:   map[string]uint32{},
+		Listeners: 1 + len(spec.Listen),
+		Config:    c,
+	}
+	for _, callee := range e.calls {
+		out.Siblings[callee] = service.Sibling{Socket: socketPath(c, callee)}
+	}
+	for _, caller := range callers(name) {
+		out.Callers[caller] = a.uid[caller]
+	}
+	return json.Marshal(out)
+}

@@ -1,0 +1,96 @@
+package daemon
+
+import (
+	"vpnd/pkg/config"
+	"vpnd/pkg/service"
+	"vpnd/pkg/services/auth"
+	"vpnd/pkg/services/control"
+	"vpnd/pkg/services/gateway"
+	"vpnd/pkg/services/ipam"
+	"vpnd/pkg/services/keys"
+	"vpnd/pkg/services/lanes"
+	"vpnd/pkg/services/sessions"
+	"vpnd/pkg/services/users"
+)
+
+// supervisorName is the supervisor among the siblings.
+const supervisorName = "supervisor"
+
+// entry is one service of vpnd: the table that DESIGN speaks of, as code.
+type entry struct {
+	name   string
+	id     uint32   // offset of its uid in dynamic mode; never reused
+	calls  []string // whom it may call; who may call it follows from this
+	caps   []string
+	define func() service.Definition
+
+	// reads picks the parts of the configuration that the service goes by: it
+	// is restarted by a reload exactly when they changed.
+	reads func(config.Config) any
+
+	// listen gives further listeners that the supervisor opens for it.
+	listen func(config.Config) []string
+
+	everyone bool // its socket is for people, who are judged by the service
+}
+
+// table lists the services: callers before those they call, the order of
+// status screens and of stopping.
+func table() []entry {
+	return []entry{
+		{name: "control", id: 1, define: control.Definition, everyone: true,
+			calls: []string{supervisorName, "keys", "users", "auth", "ipam", "sessions", "lanes", "gateway"},
+			reads: func(c config.Config) any { return []any{c.Control, c.Server, c.Gateway.Listen} }},
+		{name: "gateway", id: 2, define: gateway.Definition,
+			calls: []string{"keys", "auth", "sessions"},
+			reads: func(c config.Config) any { return c.Gateway },
+			listen: func(c config.Config) []string {
+				out := make([]string, len(c.Gateway.Listen))
+				for i, l := range c.Gateway.Listen {
+					out[i] = "tcp://" + l
+				}
+				return out
+			}},
+		{name: "auth", id: 4, define: auth.Definition,
+			calls: []string{"keys", "users", "sessions"},
+			reads: func(c config.Config) any { return c.Auth }},
+		{name: "users", id: 5, define: users.Definition,
+			calls: []string{"sessions", "auth"},
+			reads: func(c config.Config) any { return c.Auth.Argon2 }},
+		{name: "sessions", id: 7, define: sessions.Definition,
+			calls: []string{"users", "auth", "ipam", "lanes"},
+			reads: func(c config.Config) any { return []any{c.Sessions, c.Server, c.Lanes, c.Gateway.Listen} }},
+		{name: "ipam", id: 6, define: ipam.Definition,
+			reads: func(c config.Config) any { return []any{c.IPAM, prefixes(c)} }},
+		{name: "lanes", id: 8, define: lanes.Definition, caps: []string{"net_admin"},
+			reads: func(c config.Config) any { return []any{c.Lanes, c.Gateway.Listen} }},
+		{name: "keys", id: 3, define: keys.Definition,
+			reads: func(c config.Config) any { return c.Server }},
+	}
+}
+
+func prefixes(c config.Config) any {
+	return []any{c.Lanes.VPN.IPv4, c.Lanes.VPN.IPv6, c.Lanes.Tor.IPv4, c.Lanes.Tor.IPv6}
+}
+
+func lookup(name string) (entry, bool) {
+	for _, e := range table() {
+		if e.name == name {
+			return e, true
+		}
+	}
+	return entry{}, false
+}
+
+// callers gives who may call a service.
+func callers(name string) []string {
+	var out []string
+	for _, e := range table() {
+		for _, callee := range e.calls {
+			if callee == name {
+				out = append(out, e.name)
+			}
+		}
+	}
+	return out
+}

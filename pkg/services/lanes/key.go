@@ -1,0 +1,72 @@
+package lanes
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"vpnd/pkg/fault"
+	"vpnd/pkg/wgdev"
+)
+
+// loadKey reads an interface's private key, and makes it when there is none.
+// A key that is there but broken is never replaced: every client would have to
+// sign in again, so that is for the operator to decide.
+func loadKey(path string) (wgdev.PrivateKey, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return makeKey(path)
+	}
+	if err != nil {
+		return wgdev.PrivateKey{}, fmt.Errorf("read interface key: %w", err)
+	}
+	key, err := wgdev.ParsePrivateKey(strings.TrimSpace(string(data)))
+	if err != nil {
+		return wgdev.PrivateKey{}, fault.New(fault.Internal, "%s does not hold a WireGuard private key", path).
+			WithHint("restore it from a backup, or delete it: a new one is made and every client must connect again")
+	}
+	return key, nil
+}
+
+// makeKey writes a new key durably before anybody uses it.
+func makeKey(path string) (wgdev.PrivateKey, error) {
+	key, err := wgdev.GeneratePrivateKey()
+	if err != nil {
+		return key, err
+	}
+	if err := writeFile(path, []byte(key.Reveal()+"\n")); err != nil {
+		return wgdev.PrivateKey{}, fmt.Errorf("write interface key: %w", err)
+	}
+	return key, nil
+}
+
+// writeFile writes a file of mode 0600, whole or not at all.
+func writeFile(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
