@@ -20,6 +20,7 @@ import (
 	"vpnd/pkg/service"
 	"vpnd/pkg/services/lanes"
 	"vpnd/pkg/supervise"
+	"vpnd/pkg/wgdev"
 )
 
 // daemon is a running vpnd.
@@ -69,6 +70,14 @@ func Run(ctx context.Context, configPath string) error {
 	defer lock.Close()
 	if err := lanes.Preflight(c); err != nil {
 		return err
+	}
+	if c.Lanes.WireGuard != "kernel" {
+		// wireguard-go runs without root and needs the device node all the same.
+		if changed, err := wgdev.EnsureTUN(); err != nil {
+			d.log.Warn("tun_device_unusable", "err", err)
+		} else if changed {
+			d.log.Info("tun_device_opened", "mode", "0666")
+		}
 	}
 	d.sup, err = supervise.New(
 		supervise.Config{Services: d.specs, RunDir: filepath.Join(c.Paths.Run, "supervisor")},

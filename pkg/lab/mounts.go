@@ -133,12 +133,31 @@ func (m *Machine) mountAll() error {
 	if err := unix.Mount("sysfs", "/sys", "sysfs", 0, ""); err != nil {
 		return fmt.Errorf("mount /sys: %w", err)
 	}
+	if err := mountTUN(); err != nil {
+		return err
+	}
 	// Last, because it hides the lab's own directory. The sockets of the host's
 	// daemons, a resolver's or D-Bus's, are out of reach from here on.
 	if err := unix.Mount(m.tree("/run"), "/run", "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("mount /run: %w", err)
 	}
 	return nil
+}
+
+// mountTUN gives the machine a /dev/net/tun of its own with the usual mode,
+// which programs that set it then need not change on the host.
+func mountTUN() error {
+	const dir, device = "/dev/net", 10<<8 | 200
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		return nil // no mount point, and making one would change the host
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC, "mode=755,size=4k"); err != nil {
+		return fmt.Errorf("mount %s: %w", dir, err)
+	}
+	if err := unix.Mknod(dir+"/tun", unix.S_IFCHR|0o666, device); err != nil {
+		return fmt.Errorf("make %s/tun: %w", dir, err)
+	}
+	return os.Chmod(dir+"/tun", 0o666) // the umask does not count here
 }
 
 // enterNetwork moves the calling thread into the machine's network namespace.

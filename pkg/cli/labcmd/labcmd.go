@@ -1,0 +1,237 @@
+//go:build linux
+
+// Package labcmd is `vpnctl lab`: a whole VPN in network namespaces, to try
+// vpnd without touching a host. It owns the subcommands; worlds are pkg/lab's
+// and the story is pkg/demo's.
+package labcmd
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"vpnd/pkg/demo"
+	"vpnd/pkg/fault"
+	"vpnd/pkg/lab"
+	"vpnd/pkg/lab/site"
+)
+
+// New makes `lab` with its subcommands.
+func New() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "lab",
+		Short: "Try vpnd in network namespaces of its own",
+		Long: `A server, clients and an internet in network namespaces. Needs root; nothing of
+this machine's own network or files is touched, and "lab down" removes everything.`,
+	}
+	cmd.AddCommand(newUp(), newStatus(), newExec(), newDown(), newDemo(), newTargets())
+	return cmd
+}
+
+// binDir is where vpnd and vpn are expected: beside this program.
+func binDir() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Dir(self), nil
+}
+
+func targetCommand() []string {
+	self, err := os.Executable()
+	if err != nil {
+		self = os.Args[0]
+	}
+	return []string{self, "lab", "targets"}
+}
+
+func newUp() *cobra.Command {
+	var clients int
+	var id string
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Build a lab and start vpnd in it",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runUp(cmd.Context(), cmd, id, clients)
+		},
+	}
+	cmd.Flags().IntVar(&clients, "clients", 2, "client machines")
+	cmd.Flags().StringVar(&id, "id", "", "name of the lab; default: a random one")
+	return cmd
+}
+
+func runUp(ctx context.Context, cmd *cobra.Command, id string, clients int) (err error) {
+	bin, err := binDir()
+	if err != nil {
+		return err
+	}
+	l, err := lab.New(ctx, lab.Options{ID: id, Clients: clients, TargetCommand: targetCommand()})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+			defer cancel()
+			_ = l.Close(clean)
+		}
+	}()
+	s, err := site.New(l, bin)
+	if err != nil {
+		return err
+	}
+	if err := s.WriteConfig(s.Config()); err != nil {
+		return err
+	}
+	if _, err := s.Start(); err != nil {
+		return err
+	}
+	wait, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	if err := s.WaitReady(wait); err != nil {
+		return err
+	}
+	fmt.Fprintln(cmd.OutOrStdout(), l.ID())
+	fmt.Fprintf(cmd.ErrOrStderr(), "hint: vpnctl lab exec %s server -- vpnctl status\n", l.ID())
+	return nil
+}
+
+func newStatus() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "status [ID]",
+		Short: "List labs and their machines",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			all, err := lab.List()
+			if err != nil {
+				return err
+			}
+			shown := make([]lab.Info, 0, len(all))
+			for _, l := range all {
+				if len(args) == 0 || l.ID == args[0] {
+					shown = append(shown, l)
+				}
+			}
+			if len(args) == 1 && len(shown) == 0 {
+				return fault.New(fault.NotFound, "no lab %q", args[0]).WithHint("'vpnctl lab status' lists them")
+			}
+			if output == "json" {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(map[string]any{"items": shown, "total": len(shown)})
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "LAB\tMACHINE\tIPV4\tIPV6")
+			for _, l := range shown {
+				for _, m := range l.Machines {
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", l.ID, m.Name, m.IPv4, m.IPv6)
+				}
+			}
+			return w.Flush()
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	return cmd
+}
+
+func newExec() *cobra.Command {
+	return &cobra.Command{
+		Use:   "exec ID MACHINE [-- COMMAND [ARG...]]",
+		Short: "Run a command on a machine of a lab; a shell by default",
+		Args:  cobra.MinimumNArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			l, err := lab.Open(args[0])
+			if err != nil {
+				return err
+			}
+			m := l.Machine(args[1])
+			if m == nil {
+				return fault.New(fault.NotFound, "lab %s has no machine %q", args[0], args[1]).WithHint("it has %v", l.Names())
+			}
+			bin, err := binDir()
+			if err != nil {
+				return err
+			}
+			if err := os.Setenv("PATH", bin+":"+os.Getenv("PATH")); err != nil {
+				return err
+			}
+			command := args[2:]
+			if len(command) == 0 {
+				command = []string{"/bin/sh"}
+			}
+			return m.Exec(command[0], command[1:]...)
+		},
+	}
+}
+
+func newDown() *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "down [ID...]",
+		Short: "Remove labs with everything in them",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if all {
+				infos, err := lab.List()
+				if err != nil {
+					return err
+				}
+				for _, i := range infos {
+					args = append(args, i.ID)
+				}
+			}
+			if len(args) == 0 && !all {
+				return fault.New(fault.Invalid, "which lab?").WithHint("'vpnctl lab status' lists them; --all removes all")
+			}
+			for _, id := range args {
+				if err := lab.Remove(cmd.Context(), id); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "every lab of this machine")
+	return cmd
+}
+
+func newDemo() *cobra.Command {
+	var keep bool
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Play the first day of an operator and two devices",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			bin, err := binDir()
+			if err != nil {
+				return err
+			}
+			st, err := os.Stdout.Stat()
+			terminal := err == nil && st.Mode()&os.ModeCharDevice != 0
+			return demo.Run(cmd.Context(), demo.Options{
+				Bin: bin, Targets: targetCommand(), Keep: keep, Out: cmd.OutOrStdout(),
+				Color: terminal && os.Getenv("NO_COLOR") == "",
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&keep, "keep", false, "leave the lab up and say what to type next")
+	return cmd
+}
+
+// newTargets is what a lab starts to serve its internet; the machine is
+// entered already.
+func newTargets() *cobra.Command {
+	return &cobra.Command{
+		Use:    "targets ID",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE:   func(cmd *cobra.Command, _ []string) error { return lab.ServeTargets(cmd.Context(), nil) },
+	}
+}

@@ -1,0 +1,251 @@
+//go:build linux
+
+// Package demo shows vpnd at work: it builds a lab, starts vpnd in it and plays
+// the first day of an operator and two devices, every command typed as a
+// person would type it. It owns the story; it fails when a scene does not end
+// as told. One Run at a time.
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"time"
+
+	"vpnd/pkg/lab"
+	"vpnd/pkg/lab/site"
+)
+
+// Options say how to play.
+type Options struct {
+	Bin     string    // folder of vpnd, vpnctl and vpn
+	Targets []string  // argv that ends up in lab.ServeTargets; the lab's id is appended
+	Keep    bool      // leave everything up
+	Out     io.Writer // where the story is told
+	Color   bool
+}
+
+const password = "correct horse battery staple"
+
+// story is a demo that is being told.
+type story struct {
+	Options
+	*site.Site
+	ctx   context.Context
+	scene int
+	began time.Time
+}
+
+// Run plays the demo. Whatever happens, nothing is left behind unless Keep.
+func Run(ctx context.Context, o Options) (err error) {
+	s := &story{Options: o, ctx: ctx, began: time.Now()}
+	s.title("A server, two clients and an internet, in network namespaces")
+	l, err := lab.New(ctx, lab.Options{Clients: 2, TargetCommand: o.Targets})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if o.Keep && err == nil {
+			s.keepHint()
+			return
+		}
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+		defer cancel()
+		if cerr := s.cleanUp(clean, l); err == nil {
+			err = cerr
+		}
+	}()
+	if s.Site, err = site.New(l, o.Bin); err != nil {
+		return err
+	}
+	s.topology()
+	for _, scene := range []func() error{s.start, s.firstUser, s.signIn, s.browse, s.look, s.kill, s.suspend} {
+		if err := scene(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *story) topology() {
+	s.say("lab %s", s.ID())
+	for _, name := range s.Names() {
+		m := s.Machine(name)
+		s.say("  %-9s %-15s %s", name, m.IPv4(), m.IPv6())
+	}
+	s.say("  web page at http://%s and http://[%s], says whom it sees", lab.TargetV4, lab.TargetV6)
+}
+
+func (s *story) start() error {
+	s.title("The operator starts vpnd")
+	if err := s.WriteConfig(s.Config()); err != nil {
+		return err
+	}
+	began := time.Now()
+	s.prompt(lab.Server, "vpnd run &")
+	if _, err := s.Site.Start(); err != nil {
+		return err
+	}
+	wait, cancel := context.WithTimeout(s.ctx, 20*time.Second)
+	defer cancel()
+	if err := s.WaitReady(wait); err != nil {
+		return err
+	}
+	s.say("every service ready after %d ms", time.Since(began).Milliseconds())
+	return nil
+}
+
+func (s *story) firstUser() error {
+	s.title("A user")
+	return s.run(lab.Server, password, "vpnctl", "user", "create", "alice", "--email", "alice@example.test", "--password-stdin")
+}
+
+func (s *story) signIn() error {
+	s.title("Two devices sign in and connect")
+	pin, err := s.Vpnctl(s.ctx, "status", "-o", "json").Output()
+	if err != nil {
+		return err
+	}
+	p := between(string(pin), `"pin": "`, `"`)
+	if p == "" {
+		p = between(string(pin), `"pin":"`, `"`)
+	}
+	for i, name := range []string{"laptop", "phone"} {
+		m := lab.Client(i + 1)
+		url := "https://" + s.Machine(lab.Server).IPv4().String()
+		if err := s.run(m, password, "vpn", "login", url, "--pin", p, "--user", "alice", "--password-stdin", "--device", name); err != nil {
+			return err
+		}
+		if err := s.run(m, "", "vpn", "up"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *story) browse() error {
+	s.title("The internet, through lane vpn")
+	laptop := lab.Client(1)
+	own := s.Machine(lab.Server)
+	for _, page := range []struct{ target, want netip.Addr }{
+		{lab.TargetV4, own.IPv4()}, {lab.TargetV6, own.IPv6()},
+	} {
+		url := "http://" + netip.AddrPortFrom(page.target, 80).String() + "/ip"
+		s.prompt(laptop, "get "+url)
+		seen, err := s.get(laptop, url)
+		if err != nil {
+			return err
+		}
+		s.say("%s", seen)
+		if seen != page.want.String() {
+			return fmt.Errorf("the page saw %s, not the server's %s", seen, page.want)
+		}
+	}
+	s.say("the page sees the server, not the laptop's %s", s.Machine(laptop).IPv4())
+	s.prompt(laptop, "get http://target.test/bytes?n=20000000")
+	body, err := s.get(laptop, "http://target.test/bytes?n=20000000")
+	if err != nil {
+		return err
+	}
+	s.say("%d bytes, found by name through the lane's resolver", len(body))
+	return nil
+}
+
+func (s *story) look() error {
+	s.title("The operator looks")
+	time.Sleep(2500 * time.Millisecond) // counters are read every two seconds
+	if err := s.run(lab.Server, "", "vpnctl", "status"); err != nil {
+		return err
+	}
+	return s.run(lab.Server, "", "vpnctl", "session", "list", "-o", "wide")
+}
+
+func (s *story) kill() error {
+	s.title("One session is killed: its traffic stops at once, the other's goes on")
+	killed, err := s.ping(lab.Client(2))
+	if err != nil {
+		return err
+	}
+	other, err := s.ping(lab.Client(1))
+	if err != nil {
+		return err
+	}
+	time.Sleep(time.Second)
+	if err := s.run(lab.Server, "", "vpnctl", "session", "kill", "alice/phone"); err != nil {
+		return err
+	}
+	at := killed.Result().Received
+	time.Sleep(time.Second)
+	k, o := killed.Stop(), other.Stop()
+	s.say("phone:  %d replies while connected, %d after the kill returned", at, k.Received-at)
+	s.say("laptop: %d pings, %d lost", o.Sent, o.Lost)
+	switch {
+	case at == 0 || o.Received == 0:
+		return errors.New("the devices were not connected")
+	case k.Received != at:
+		return errors.New("the killed session still carried packets")
+	case o.Lost > 0:
+		return errors.New("the other session lost packets")
+	}
+	return nil
+}
+
+func (s *story) suspend() error {
+	s.title("The user is suspended: gone everywhere, and refused")
+	if err := s.run(lab.Server, "", "vpnctl", "user", "suspend", "alice"); err != nil {
+		return err
+	}
+	if err := s.run(lab.Server, "", "vpnctl", "session", "history"); err != nil {
+		return err
+	}
+	url := "https://" + s.Machine(lab.Server).IPv4().String()
+	err := s.run(lab.Client(2), password, "vpn", "login", url, "--user", "alice", "--password-stdin")
+	if err == nil {
+		return errors.New("a suspended user could sign in")
+	}
+	s.say("exit status %d: not allowed", site.ExitStatus(errors.Unwrap(err)))
+	return nil
+}
+
+func (s *story) cleanUp(ctx context.Context, l *lab.Lab) error {
+	s.title("Everything is removed")
+	if s.Site != nil {
+		for i := range 2 {
+			_ = s.Vpn(ctx, lab.Client(i+1), "down").Run() // the lab ends it anyway
+		}
+	}
+	if err := l.Close(ctx); err != nil {
+		return err
+	}
+	s.say("done in %.1f s; nothing of this machine's own network was touched", time.Since(s.began).Seconds())
+	return nil
+}
+
+func (s *story) keepHint() {
+	s.title("The lab is still up")
+	s.say("Type, for example:\n")
+	id := s.ID()
+	for _, c := range [][2]string{
+		{"vpnctl lab exec " + id + " server -- vpnctl status", "the operator's view"},
+		{"vpnctl lab exec " + id + " server -- vpnctl user activate alice", "let alice in again"},
+		{"vpnctl lab exec " + id + " client1 -- vpn up", "connect the laptop"},
+		{"vpnctl lab exec " + id + " client1 -- vpn status", "the user's view"},
+		{"vpnctl lab exec " + id + " client1", "a shell on the laptop"},
+		{"vpnctl lab down " + id, "remove everything"},
+	} {
+		s.say("  %s/%-58s # %s", s.Bin, c[0], c[1])
+	}
+}
+
+// between gives what stands between two marks.
+func between(s, from, to string) string {
+	_, rest, ok := strings.Cut(s, from)
+	if !ok {
+		return ""
+	}
+	found, _, _ := strings.Cut(rest, to)
+	return found
+}

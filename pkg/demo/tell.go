@@ -1,0 +1,89 @@
+//go:build linux
+
+package demo
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"vpnd/pkg/lab"
+)
+
+func (s *story) title(text string) {
+	s.scene++
+	line := fmt.Sprintf("%d. %s", s.scene, text)
+	if s.Color {
+		line = "\x1b[1;36m" + line + "\x1b[0m"
+	}
+	fmt.Fprintf(s.Out, "\n%s\n\n", line)
+}
+
+func (s *story) say(format string, args ...any) {
+	fmt.Fprintf(s.Out, "  "+format+"\n", args...)
+}
+
+func (s *story) prompt(machine, command string) {
+	line := machine + "$ " + command
+	if s.Color {
+		line = "\x1b[1m" + line + "\x1b[0m"
+	}
+	fmt.Fprintf(s.Out, "  %s\n", line)
+}
+
+// run types a command on a machine and shows what it prints.
+func (s *story) run(machine, stdin, program string, args ...string) error {
+	ctx, cancel := context.WithTimeout(s.ctx, 30*time.Second)
+	defer cancel()
+	words := make([]string, len(args))
+	for i, a := range args {
+		if words[i] = a; strings.ContainsAny(a, " '\"$") {
+			words[i] = "'" + a + "'"
+		}
+	}
+	line := strings.Join(append([]string{program}, words...), " ")
+	if stdin != "" {
+		line += " < password"
+	}
+	s.prompt(machine, line)
+	cmd := s.CommandContext(ctx, machine, program, args...)
+	cmd.Env = append(cmd.Env, "COLUMNS=100")
+	if stdin != "" {
+		cmd.Stdin = strings.NewReader(stdin + "\n")
+	}
+	out, err := cmd.CombinedOutput()
+	for line := range strings.Lines(string(out)) {
+		fmt.Fprintf(s.Out, "  %s", line)
+	}
+	fmt.Fprintln(s.Out)
+	if err != nil {
+		return fmt.Errorf("%s: %w", program, err)
+	}
+	return nil
+}
+
+// get fetches a page on a machine.
+func (s *story) get(machine, url string) (string, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, 15*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	c := s.Machine(machine).HTTPClient()
+	defer c.CloseIdleConnections()
+	res, err := c.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	return strings.TrimSpace(string(body)), err
+}
+
+func (s *story) ping(machine string) (*lab.Pinger, error) {
+	return s.Machine(machine).Ping(s.ctx, lab.TargetV4, 20*time.Millisecond)
+}

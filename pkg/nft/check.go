@@ -1,0 +1,171 @@
+//go:build linux
+
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+)
+
+// Drift is how the kernel differs from what was applied last.
+type Drift struct {
+	Problems []string // one sentence each; empty when there is no difference
+}
+
+// OK tells that there is no difference.
+func (d Drift) OK() bool { return len(d.Problems) == 0 }
+
+// String gives all problems in one line, or "none".
+func (d Drift) String() string {
+	if d.OK() {
+		return "none"
+	}
+	return strings.Join(d.Problems, "; ")
+}
+
+// Check compares the kernel with the last Apply. Apply with the same state puts
+// right whatever it finds. While nobody changes any nftables rule of the host
+// it is a single question to the kernel; otherwise it reads the whole table.
+func (f *Firewall) Check(ctx context.Context) (Drift, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.want == nil {
+		return Drift{Problems: []string{"no state was applied yet"}}, nil
+	}
+	// Reading is several questions. Somebody's change between them would look like
+	// damage; after a few rounds the last answer has to do.
+	const rounds = 3
+	var drift Drift
+	for range rounds {
+		before, err := f.generation(ctx)
+		if err != nil {
+			return Drift{}, err
+		}
+		if before == f.verified {
+			return Drift{}, nil
+		}
+		if drift, err = f.compare(ctx); err != nil {
+			return Drift{}, err
+		}
+		after, err := f.generation(ctx)
+		if err != nil {
+			return Drift{}, err
+		}
+		if after == before {
+			if drift.OK() {
+				f.verified = after
+			}
+			break
+		}
+	}
+	return drift, nil
+}
+
+// compare reads the table and says what is wrong with it.
+func (f *Firewall) compare(ctx context.Context) (Drift, error) {
+	var d Drift
+	problem := func(format string, args ...any) { d.Problems = append(d.Problems, fmt.Sprintf(format, args...)) }
+
+	conn, err := f.conn(ctx)
+	if err != nil {
+		return d, err
+	}
+	table, err := conn.ListTableOfFamily(f.cfg.Table, nftables.TableFamilyINet)
+	if errors.Is(err, unix.ENOENT) {
+		problem("table inet %s is missing", f.cfg.Table)
+		return d, nil
+	}
+	if err != nil {
+		return d, explain(fmt.Errorf("read table inet %s: %w", f.cfg.Table, err))
+	}
+	if table.Flags != 0 {
+		problem("table inet %s has a flag set, such as dormant", f.cfg.Table)
+	}
+
+	chains, err := f.chains(conn)
+	if err != nil {
+		return d, err
+	}
+	have := make(map[string]*nftables.Chain, len(chains))
+	for _, c := range chains {
+		have[c.Name] = c
+	}
+	rules, err := f.rulesInKernel(ctx)
+	if err != nil {
+		return d, err
+	}
+	want := f.cfg.ruleset(*f.want)
+	for _, spec := range chainSpecs() {
+		c := have[spec.name]
+		delete(have, spec.name)
+		if c == nil {
+			problem("chain %s is missing", spec.name)
+			continue
+		}
+		if !spec.sameHook(c) {
+			problem("chain %s is at another hook or priority", spec.name)
+		}
+		if c.Policy == nil || *c.Policy != spec.policy {
+			problem("chain %s has another policy", spec.name)
+		}
+		what, err := compareRules(want[spec.name], rules[spec.name])
+		if err != nil {
+			return d, err
+		}
+		if what != "" {
+			problem("chain %s: %s", spec.name, what)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(have)) {
+		problem("chain %s is not ours", name)
+	}
+	return d, nil
+}
+
+// compareRules says where the first difference is, or "".
+func compareRules(want rules, got []kernelRule) (string, error) {
+	for i, w := range want {
+		if len(got) == 0 {
+			return "all rules are missing", nil
+		}
+		if i >= len(got) {
+			return fmt.Sprintf("rule %d (%s) is missing", i+1, w.comment), nil
+		}
+		same, err := sameRule(w.exprs, got[i].exprs)
+		if err != nil {
+			return "", fmt.Errorf("compare rule %d (%s): %w", i+1, w.comment, err)
+		}
+		if !same {
+			return difference(i, want, got), nil
+		}
+	}
+	if len(got) > len(want) {
+		return fmt.Sprintf("rule %d%s is not ours", len(want)+1, named(got[len(want)])), nil
+	}
+	return "", nil
+}
+
+// difference words the case that rule i is not the one that should be there.
+func difference(i int, want rules, got []kernelRule) string {
+	switch {
+	case len(got) > len(want):
+		return fmt.Sprintf("rule %d%s is not ours, %d are too many", i+1, named(got[i]), len(got)-len(want))
+	case len(got) < len(want):
+		return fmt.Sprintf("rule %d (%s) is missing", i+1, want[i].comment)
+	}
+	return fmt.Sprintf("rule %d (%s) was changed", i+1, want[i].comment)
+}
+
+func named(r kernelRule) string {
+	if r.comment == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (%q)", r.comment)
+}

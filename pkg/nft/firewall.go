@@ -1,0 +1,172 @@
+//go:build linux
+
+package nft
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"golang.org/x/sys/unix"
+
+	"vpnd/pkg/fault"
+)
+
+// Firewall is the table in the kernel. Make it with New.
+type Firewall struct {
+	cfg Config
+
+	mu       sync.Mutex // one batch or one comparison at a time
+	want     *State     // what was asked for last; nil before the first Apply and after Remove
+	verified generation // the ruleset generation known to hold want; 0 when none is
+}
+
+// New makes a Firewall for a valid configuration. It does not touch the kernel.
+func New(cfg Config) (*Firewall, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	return &Firewall{cfg: cfg.withDefaults()}, nil
+}
+
+// Apply makes s hold: it makes the table and chains that are missing, replaces
+// what somebody else put into the table, and swaps all rules in one batch. It is
+// idempotent, and counters keep their values. When it has returned without an
+// error, no packet that s forbids passes any more, of flows that were open
+// before neither. After an error the kernel has what it had before, or s.
+//
+// The rules change within about 1 ms; Apply returns 10 to 30 ms later, when the
+// kernel has let go of the old ones. The first Apply belongs before the lane
+// interfaces come up and before the host forwards: nothing guards them earlier.
+func (f *Firewall) Apply(ctx context.Context, s State) error {
+	if !s.valid() {
+		return fault.New(fault.Invalid, "firewall: no such state: %s", s)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	last, lastVerified := f.want, f.verified
+	f.want, f.verified = &s, 0
+
+	before, err := f.generation(ctx)
+	if err != nil {
+		return err
+	}
+	conn, err := f.conn(ctx)
+	if err != nil {
+		return err
+	}
+	chains, err := f.chains(conn)
+	if err != nil {
+		return err
+	}
+	if err := f.batch(conn, s, alien(chains)); err != nil {
+		return explain(fmt.Errorf("apply firewall state (%s): %w", s, err))
+	}
+
+	// One batch is one generation. A larger step means that somebody changed the
+	// ruleset meanwhile, maybe this table: then Check has to look.
+	if after, err := f.generation(ctx); err == nil && after == before.next() {
+		f.verified = after
+	}
+	// Where the kernel surely had rules that let through no more than these do,
+	// there is nothing on its way that must be waited for.
+	if surely := last != nil && lastVerified == before; !surely || last.VPN > s.VPN {
+		settle()
+	}
+	return nil
+}
+
+// Remove deletes the table, with everything in it. A missing table is no error.
+// The lanes are as open afterwards as the rest of the host's rules leave them,
+// so forwarding is to be off or the interfaces gone before.
+func (f *Firewall) Remove(ctx context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.want, f.verified = nil, 0
+
+	conn, err := f.conn(ctx)
+	if err != nil {
+		return err
+	}
+	chains, err := f.chains(conn)
+	if err != nil {
+		return err
+	}
+	// In the moment of its deletion a chain has no rules but still its policy. With
+	// the policy still drop, packets that are none of our business would be lost.
+	accept := nftables.ChainPolicyAccept
+	for _, c := range chains {
+		if c.Hooknum != nil {
+			conn.AddChain(&nftables.Chain{
+				Name: c.Name, Table: f.table(), Type: c.Type, Hooknum: c.Hooknum, Priority: c.Priority, Policy: &accept,
+			})
+		}
+	}
+	policyErr := conn.Flush()
+
+	if conn, err = f.conn(ctx); err != nil {
+		return err
+	}
+	conn.AddTable(f.table()) // deleting what is not there would fail
+	conn.DelTable(f.table())
+	if err := conn.Flush(); err != nil {
+		return explain(fmt.Errorf("remove table inet %s: %w (opening its chains: %v)", f.cfg.Table, err, policyErr))
+	}
+	return nil
+}
+
+// batch sends everything in one transaction. With rebuild the table is replaced
+// as a whole; that is safe only because every chain ends in rules that say what
+// the policy says.
+func (f *Firewall) batch(conn *nftables.Conn, s State, rebuild bool) error {
+	table := conn.AddTable(f.table())
+	if rebuild {
+		conn.DelTable(table)
+		table = conn.AddTable(f.table())
+	}
+	for _, reason := range Reasons() {
+		conn.AddObj(&nftables.NamedObj{
+			Table: table, Name: string(reason), Type: nftables.ObjTypeCounter, Obj: &expr.Counter{},
+		})
+	}
+	ruleset := f.cfg.ruleset(s)
+	for _, spec := range chainSpecs() {
+		chain := conn.AddChain(spec.chain(table))
+		conn.FlushChain(chain)
+		for _, r := range ruleset[spec.name] {
+			conn.AddRule(&nftables.Rule{
+				Table: table, Chain: chain, Exprs: r.exprs,
+				UserData: userdata.AppendString(nil, userdata.TypeComment, r.comment),
+			})
+		}
+	}
+	return conn.Flush()
+}
+
+func (f *Firewall) table() *nftables.Table {
+	return &nftables.Table{Name: f.cfg.Table, Family: nftables.TableFamilyINet}
+}
+
+func (c chainSpec) chain(table *nftables.Table) *nftables.Chain {
+	return &nftables.Chain{
+		Name: c.name, Table: table, Type: c.kind, Hooknum: &c.hook, Priority: &c.priority, Policy: &c.policy,
+	}
+}
+
+// settle waits until every packet that began its way under the old rules has
+// ended it. The kernel walks rules inside RCU read sections, and this barrier
+// ends after all of those that were running (membarrier(2)). It takes about
+// 10 ms. Recent kernels wait likewise when a connection is closed after rules
+// were deleted; nothing promises that, and a first Apply deletes none.
+func settle() {
+	const membarrierGlobal = 1
+	_, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0)
+	if errno != 0 {
+		// Not offered on this kernel, or filtered: packets need microseconds.
+		time.Sleep(20 * time.Millisecond)
+	}
+}
