@@ -91,7 +91,7 @@ var mayImport = map[string][]string{
 	"rpc":       {"words"},
 	"words":     {},
 	"lab":       {"lab", "mechanism", "words"},
-	"e2e":       {"e2e", "lab", "client", "api", "rpc", "words", "mechanism"},
+	"e2e":       {"e2e", "lab", "api", "rpc", "words", "mechanism"},
 }
 
 func TestImportsPointDownward(t *testing.T) {

@@ -102,6 +102,7 @@ func assignment(c config.Config, a accounts, spec supervise.Spec, name string) (
 		Siblings:  map[string]service.Sibling{},
 		Callers:   map[string]uint32{},
 		Listeners: 1 + len(spec.Listen),
+		Sandbox:   e.keeps,
 		Config:    c,
 	}
 	for _, callee := range e.calls {

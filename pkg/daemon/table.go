@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"vpnd/pkg/config"
+	"vpnd/pkg/sandbox"
 	"vpnd/pkg/service"
 	"vpnd/pkg/services/auth"
 	"vpnd/pkg/services/control"
@@ -22,6 +23,7 @@ type entry struct {
 	id     uint32   // offset of its uid in dynamic mode; never reused
 	calls  []string // whom it may call; who may call it follows from this
 	caps   []string
+	keeps  sandbox.Policy // what its sandbox leaves it; the zero value is the strictest
 	define func() service.Definition
 
 	// reads picks the parts of the configuration that the service goes by: it
@@ -63,6 +65,7 @@ func table() []entry {
 		{name: "ipam", id: 6, define: ipam.Definition,
 			reads: func(c config.Config) any { return []any{c.IPAM, prefixes(c)} }},
 		{name: "lanes", id: 8, define: lanes.Definition, caps: []string{"net_admin"},
+			keeps: sandbox.Policy{Netlink: true, Exec: true}, // wireguard-go is a process of its own
 			reads: func(c config.Config) any { return []any{c.Lanes, c.Gateway.Listen} }},
 		{name: "keys", id: 3, define: keys.Definition,
 			reads: func(c config.Config) any { return c.Server }},

@@ -86,6 +86,7 @@ func NewServer(cfg ServerConfig) *Server {
 	hc := huma.DefaultConfig(cfg.Name, cfg.Version)
 	hc.CreateHooks = nil // the default hook adds $schema links to every body
 	hc.DocsPath, hc.SchemasPath, hc.OpenAPIPath = "", "", ""
+	hc.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	hc.RejectUnknownQueryParameters = true
 	hc.Formats = map[string]huma.Format{
 		"application/json": {Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: strictUnmarshal},

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"vpnd/pkg/config"
+	"vpnd/pkg/sandbox"
 )
 
 // AssignmentEnv names the descriptor that the assignment is read from.
@@ -21,13 +22,13 @@ type Sibling struct {
 // Assignment is what the supervisor tells a child: facts, no secrets.
 type Assignment struct {
 	Service   string             `json:"service"`
-	StateDir  string             `json:"state_dir"`  // this service's own, 0700
-	LogDir    string             `json:"log_dir"`    // this service's own, 0700
-	RunDir    string             `json:"run_dir"`    // this service's own, for sockets it makes itself
-	Siblings  map[string]Sibling `json:"siblings"`   // whom this service may call
-	Callers   map[string]uint32  `json:"callers"`    // who may call this service, with their uids
-	Listeners int                `json:"listeners"`  // inherited sockets, from descriptor 3; the first is the Unix socket
-	SuperUser uint32             `json:"super_user"` // uid of the supervisor
+	StateDir  string             `json:"state_dir"` // this service's own, 0700
+	LogDir    string             `json:"log_dir"`   // this service's own, 0700
+	RunDir    string             `json:"run_dir"`   // this service's own, for sockets it makes itself
+	Siblings  map[string]Sibling `json:"siblings"`  // whom this service may call
+	Callers   map[string]uint32  `json:"callers"`   // who may call this service, with their uids
+	Listeners int                `json:"listeners"` // inherited sockets, from descriptor 3; the first is the Unix socket
+	Sandbox   sandbox.Policy     `json:"sandbox"`   // what the process keeps
 	Config    config.Config      `json:"config"`
 }
 

@@ -26,6 +26,7 @@ import (
 	"vpnd/pkg/config"
 	"vpnd/pkg/fault"
 	"vpnd/pkg/rpc"
+	"vpnd/pkg/sandbox"
 )
 
 // Env is what a service has to work with.
@@ -113,6 +114,9 @@ func run(def Definition) error {
 	defer stop()
 	signal.Ignore(syscall.SIGHUP)
 
+	if err := sandbox.Apply(a.Sandbox); err != nil {
+		return err
+	}
 	logger, closeLog := newLogger(a)
 	defer closeLog()
 	listeners, err := inherit(a.Listeners)

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -129,10 +130,10 @@ func newStatus() *cobra.Command {
 				return enc.Encode(map[string]any{"items": shown, "total": len(shown)})
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "LAB\tMACHINE\tIPV4\tIPV6")
+			fmt.Fprintln(w, "LAB\tMACHINE\tADDRESSES")
 			for _, l := range shown {
 				for _, m := range l.Machines {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", l.ID, m.Name, m.IPv4, m.IPv6)
+					fmt.Fprintf(w, "%s\t%s\t%s\n", l.ID, m.Name, strings.Trim(fmt.Sprint(m.Addresses), "[]"))
 				}
 			}
 			return w.Flush()
