@@ -106,11 +106,14 @@ func (a Auth) validate(p *problems) {
 	if a.RefreshTTL < a.AccessTTL {
 		p.add("auth.refresh_ttl", "is shorter than auth.access_ttl")
 	}
-	inRange(p, "auth.argon2.memory_kib", a.Argon2.MemoryKiB, 8, 4<<20)
+	inRange(p, "auth.argon2.memory_kib", a.Argon2.MemoryKiB, 8, 2<<20)
 	inRange(p, "auth.argon2.time", a.Argon2.Time, 1, 100)
 	inRange(p, "auth.argon2.threads", a.Argon2.Threads, 1, 64)
 	if a.Argon2.MemoryKiB < 8*uint32(a.Argon2.Threads) {
 		p.add("auth.argon2.memory_kib", "must be at least 8 times auth.argon2.threads (RFC 9106)")
+	}
+	if uint64(a.Argon2.MemoryKiB)*uint64(a.Argon2.Time) > 8<<20 {
+		p.add("auth.argon2.time", "memory_kib times time is over %d: one sign-in would take minutes", 8<<20)
 	}
 	inRange(p, "auth.guard.per_account", a.Guard.PerAccount, 1, 1_000_000)
 	inRange(p, "auth.guard.per_address", a.Guard.PerAddress, 1, 1_000_000)

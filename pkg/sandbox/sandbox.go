@@ -61,8 +61,11 @@ func Apply(p Policy) error {
 	}
 	prog := program(p, arch)
 	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
-	if nnp, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err != nil || nnp != 1 {
-		return fmt.Errorf("sandbox: no_new_privs is not set: %w", err)
+	switch nnp, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); {
+	case err != nil:
+		return fmt.Errorf("sandbox: ask for no_new_privs: %w", err)
+	case nnp != 1:
+		return errors.New("sandbox: no_new_privs is not set")
 	}
 	tid, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC,
 		uintptr(unsafe.Pointer(&fprog)))

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -46,17 +47,22 @@ type Env struct {
 	// were declared.
 	Extra []net.Listener
 
-	siblings map[string]Sibling
-	conns    map[string]*rpc.Conn
+	// Siblings are the services that this one may call, for Sibling.
+	Siblings map[string]Sibling
+
+	mu    sync.Mutex // guards conns
+	conns map[string]*rpc.Conn
 }
 
 // Sibling gives the connection to another service. Asking for one that the
 // service table does not allow is a programming error and fails every call.
 func (e *Env) Sibling(name string) *rpc.Conn {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	if c, ok := e.conns[name]; ok {
 		return c
 	}
-	c := rpc.DialUnix(name, e.siblings[name].Socket, rpc.Options{})
+	c := rpc.DialUnix(name, e.Siblings[name].Socket, rpc.Options{})
 	if e.conns == nil {
 		e.conns = map[string]*rpc.Conn{}
 	}
@@ -125,7 +131,7 @@ func run(def Definition) error {
 	}
 	env := &Env{
 		Name: a.Service, Config: a.Config, StateDir: a.StateDir, RunDir: a.RunDir,
-		Log: logger, Events: NewEvents(a.Service), Extra: listeners[1:], siblings: a.Siblings,
+		Log: logger, Events: NewEvents(a.Service), Extra: listeners[1:], Siblings: a.Siblings,
 	}
 	return Serve(ctx, def, env, identify(a.Callers), listeners[0])
 }

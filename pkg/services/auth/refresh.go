@@ -22,6 +22,12 @@ const (
 	deviceDeleted = "device_deleted"
 )
 
+// Reasons why a call may be repeated.
+const (
+	reasonPending = "pending" // done here, not by sessions yet
+	reasonChanged = "changed" // the account was changed in between
+)
+
 // family is a row of families.
 type family struct {
 	device  id.Device

@@ -135,9 +135,9 @@ func (a *Auth) sweep(ctx context.Context) error {
 }
 
 func (a *Auth) register(s *rpc.Server) {
-	rpc.Handle(s, authapi.Login, a.Login)
-	rpc.Handle(s, authapi.Reauth, a.Reauth)
-	rpc.Handle(s, authapi.Logout, a.Logout)
+	rpc.Handle(s, authapi.Login, outward(a, a.Login))
+	rpc.Handle(s, authapi.Reauth, outward(a, a.Reauth))
+	rpc.Handle(s, authapi.Logout, outward(a, a.Logout))
 	rpc.Handle(s, authapi.DeviceList, a.DeviceList)
 	rpc.Handle(s, authapi.DeviceGet, a.DeviceGet)
 	rpc.Handle(s, authapi.DeviceDelete, a.DeviceDelete)

@@ -34,7 +34,7 @@ func (a *Auth) signIn(ctx context.Context, cred *usersapi.Credentials, in signIn
 	if a.revoked[cred.ID] > began {
 		// The password was changed, or the account deleted, since it was looked up.
 		return nil, fault.New(fault.Unavailable, "the account was changed during the sign-in").
-			WithReason("changed").WithRetryAfter(time.Second)
+			WithReason(reasonChanged).WithRetryAfter(time.Second)
 	}
 	d, isNew, err := a.chooseDevice(cred, in, device)
 	if err != nil {

@@ -76,7 +76,7 @@ func pending(err error, done string) error {
 	if errors.Is(err, fault.Timeout) || errors.Is(err, context.DeadlineExceeded) {
 		code = fault.Timeout
 	}
-	return fault.Wrap(err, code, "%s; it is being retried", done).WithReason("pending")
+	return fault.Wrap(err, code, "%s; it is being retried", done).WithReason(reasonPending)
 }
 
 // finish does a task and crosses it off.

@@ -21,9 +21,11 @@ import (
 )
 
 const (
-	audience      = "vpnd"
-	defaultIssuer = "vpnd"
-	jtiBytes      = 16
+	audience = "vpnd"
+	// issuer does not follow the configuration: an endpoint that changes must
+	// not void the tokens that are out.
+	issuer   = "vpnd"
+	jtiBytes = 16
 
 	// keyLifetime is what key sets state; rotation, when it comes, is earlier.
 	keyLifetime = 10 * 365 * 24 * time.Hour
@@ -99,16 +101,9 @@ func (k *Keeper) Verifiers(context.Context, *struct{}) (*keysapi.VerifierSet, er
 	if err != nil {
 		return nil, err
 	}
-	return &keysapi.VerifierSet{Issuer: k.issuer(), Keys: []keysapi.Verifier{{
+	return &keysapi.VerifierSet{Issuer: issuer, Keys: []keysapi.Verifier{{
 		KID: r.token.kid, Algorithm: jwt.SigningMethodEdDSA.Alg(), PublicKey: r.token.public, NotAfter: k.endOf(r.token),
 	}}}, nil
-}
-
-func (k *Keeper) issuer() string {
-	if k.cfg.Endpoint != "" {
-		return k.cfg.Endpoint
-	}
-	return defaultIssuer
 }
 
 type claims struct {
@@ -134,7 +129,7 @@ func (k *Keeper) Sign(_ context.Context, req *keysapi.SignRequest) (*keysapi.Sig
 	_, _ = rand.Read(jti[:]) // never fails
 	t := jwt.NewWithClaims(jwt.SigningMethodEdDSA, claims{
 		RegisteredClaims: jwt.RegisteredClaims{
-			Issuer: k.issuer(), Audience: jwt.ClaimStrings{audience}, Subject: string(req.Body.User),
+			Issuer: issuer, Audience: jwt.ClaimStrings{audience}, Subject: string(req.Body.User),
 			IssuedAt: jwt.NewNumericDate(now), NotBefore: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(expires),
 			ID: hex.EncodeToString(jti[:]),
 		},
