@@ -439,7 +439,7 @@ func TestABrokenCertificateIsSetAside(t *testing.T) {
 
 func TestTokenStatesWhatItShould(t *testing.T) {
 	w := newWorld(t)
-	k := w.start(t, "vpn.example.org")
+	k := w.start(t, "vpnd")
 	req := &keysapi.SignRequest{}
 	req.Body.User, req.Body.Device, req.Body.TTL = "usr_a", "dev_b", 900
 	signed, err := k.Sign(t.Context(), req)
@@ -464,7 +464,7 @@ func TestTokenStatesWhatItShould(t *testing.T) {
 	delete(got, "jti")
 	at := float64(w.now.Unix())
 	want := jwt.MapClaims{
-		"iss": "vpn.example.org", "aud": []any{"vpnd"}, "sub": "usr_a", "device_id": "dev_b",
+		"iss": "vpnd", "aud": []any{"vpnd"}, "sub": "usr_a", "device_id": "dev_b",
 		"iat": at, "nbf": at, "exp": at + 900,
 	}
 	if diff := cmp.Diff(want, got); diff != "" || len(jti) != 32 {
