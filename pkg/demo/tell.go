@@ -50,19 +50,50 @@ func (s *story) run(machine, stdin, program string, args ...string) error {
 	}
 	s.prompt(machine, line)
 	cmd := s.CommandContext(ctx, machine, program, args...)
-	cmd.Env = append(cmd.Env, "COLUMNS=100")
 	if stdin != "" {
 		cmd.Stdin = strings.NewReader(stdin + "\n")
 	}
-	out, err := cmd.CombinedOutput()
-	for line := range strings.Lines(string(out)) {
-		fmt.Fprintf(s.Out, "  %s", line)
+	out, err := s.onTerminal(cmd)
+	for line := range strings.Lines(out) {
+		fmt.Fprintf(s.Out, "  %s\n", strings.TrimRight(line, "\r\n"))
 	}
 	fmt.Fprintln(s.Out)
 	if err != nil {
 		return fmt.Errorf("%s: %w", program, err)
 	}
 	return nil
+}
+
+// onTerminal runs a command with a terminal of 100 columns for its output.
+func (s *story) onTerminal(cmd *lab.Cmd) (string, error) {
+	master, terminal, err := openPTY(100, 40)
+	if err != nil {
+		return "", err
+	}
+	defer master.Close()
+	if !s.Color {
+		cmd.Env = append(cmd.Env, "NO_COLOR=1")
+	}
+	cmd.Env = append(cmd.Env, "TERM=xterm-256color")
+	cmd.Stdout, cmd.Stderr = terminal, terminal
+	if err := cmd.Start(); err != nil {
+		_ = terminal.Close()
+		return "", err
+	}
+	_ = terminal.Close() // the command has its own
+	read := make(chan string, 1)
+	go func() {
+		b, _ := io.ReadAll(master) // EIO when the last writer has gone
+		read <- string(b)
+	}()
+	err = cmd.Wait()
+	select {
+	case out := <-read:
+		return out, err
+	case <-time.After(2 * time.Second): // a background process kept the terminal
+		_ = master.Close()
+		return <-read, err
+	}
 }
 
 // get fetches a page on a machine.

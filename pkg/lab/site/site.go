@@ -33,23 +33,37 @@ const (
 )
 
 // Site is a lab with the programs of vpnd.
-type Site struct {
-	*lab.Lab
-	bin string
-}
+type Site struct{ *lab.Lab }
 
-// New takes a lab and the folder that holds vpnd, vpnctl and vpn.
+// programs is where a machine has its own copies of the programs: the folder
+// they were built in may be closed to the accounts that services run as.
+const programs = "/run/programs"
+
+// New takes a lab and the folder that holds vpnd, vpnctl and vpn, and puts
+// each on the machines that use it.
 func New(l *lab.Lab, bin string) (*Site, error) {
-	abs, err := filepath.Abs(bin)
-	if err != nil {
-		return nil, err
-	}
 	for _, name := range []string{"vpnd", "vpnctl", "vpn"} {
-		if _, err := os.Stat(filepath.Join(abs, name)); err != nil {
+		data, err := os.ReadFile(filepath.Join(bin, name))
+		if err != nil {
 			return nil, fmt.Errorf("program %s: %w (run 'make build')", name, err)
 		}
+		for _, machine := range l.Names() {
+			if machine == lab.Internet || (machine == lab.Server) == (name == "vpn") {
+				continue
+			}
+			if err := l.Machine(machine).Do(func() error { return install(name, data) }); err != nil {
+				return nil, fmt.Errorf("put %s on %s: %w", name, machine, err)
+			}
+		}
 	}
-	return &Site{l, abs}, nil
+	return &Site{l}, nil
+}
+
+func install(name string, data []byte) error {
+	if err := os.MkdirAll(programs, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(programs, name), data, 0o755)
 }
 
 // Config is the configuration of the lab's server: accounts that need nothing
@@ -183,8 +197,9 @@ func (s *Site) Command(machine, program string, args ...string) *lab.Cmd {
 
 // CommandContext is Command for a program that is killed when ctx ends.
 func (s *Site) CommandContext(ctx context.Context, machine, program string, args ...string) *lab.Cmd {
-	cmd := s.Machine(machine).CommandContext(ctx, filepath.Join(s.bin, program), args...)
-	cmd.Env = append(cmd.Env, "PATH="+s.bin+":"+os.Getenv("PATH"))
+	cmd := s.Machine(machine).CommandContext(ctx, filepath.Join(programs, program), args...)
+	cmd.Env = append(cmd.Env, "PATH="+programs+":"+os.Getenv("PATH"))
+	cmd.Dir = "/" // the caller's folder may be closed too
 	return cmd
 }
 

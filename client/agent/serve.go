@@ -1,0 +1,55 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+
+	"vpnd/client/agentapi"
+	"vpnd/pkg/build"
+	"vpnd/pkg/fault"
+	"vpnd/pkg/rpc"
+)
+
+// NewServer offers the agent to its owner and to root.
+func NewServer(a *Agent, owner uint32, log *slog.Logger) *rpc.Server {
+	s := rpc.NewServer(rpc.ServerConfig{
+		Name: "vpn agent", Version: build.Get().Version, Log: log,
+		Identify: func(p rpc.PeerCred) (rpc.Caller, error) {
+			if p.UID != 0 && p.UID != owner {
+				return rpc.Caller{}, fault.New(fault.Denied, "the tunnel of this machine belongs to user %d", owner).
+					WithHint("ask them, or root, to take it down: sudo vpn down")
+			}
+			return rpc.Caller{Name: "user", Access: rpc.Admin}, nil
+		},
+	})
+	rpc.Handle(s, agentapi.GetStatus, func(context.Context, *struct{}) (*agentapi.Status, error) {
+		st := a.Status()
+		return &st, nil
+	})
+	rpc.Handle(s, agentapi.PostUp, func(ctx context.Context, r *agentapi.UpRequest) (*agentapi.Status, error) {
+		st, err := a.Up(ctx, r.Body.Lane, r.Body.Interface, r.Body.Wait)
+		if err != nil {
+			return nil, err
+		}
+		return &st, nil
+	})
+	rpc.Handle(s, agentapi.PostDown, func(ctx context.Context, _ *struct{}) (*rpc.None, error) {
+		return nil, a.Down(ctx)
+	})
+	rpc.HandleStream(s, agentapi.WatchStatus, func(ctx context.Context, _ *struct{}, send func(agentapi.Status) error) error {
+		for {
+			st, changed := a.board.get()
+			if err := send(st); err != nil {
+				return err
+			}
+			select {
+			case <-changed:
+			case <-a.board.ended:
+				return nil
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	})
+	return s
+}

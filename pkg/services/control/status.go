@@ -1,0 +1,192 @@
+//go:build linux
+
+package control
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	api "vpnd/pkg/api/control"
+	"vpnd/pkg/api/ipam"
+	"vpnd/pkg/api/keys"
+	"vpnd/pkg/api/lanes"
+	"vpnd/pkg/api/sessions"
+	"vpnd/pkg/api/supervisor"
+	"vpnd/pkg/api/users"
+	"vpnd/pkg/build"
+	"vpnd/pkg/fault"
+	"vpnd/pkg/rpc"
+)
+
+// askTime bounds each question of a status: one service that hangs must not
+// hide the others.
+const askTime = time.Second
+
+// answers are what the services said; nil where they did not.
+type answers struct {
+	services *rpc.List[supervisor.Service]
+	lanes    *rpc.List[lanes.Lane]
+	sessions *sessions.Overview
+	users    *rpc.List[users.User]
+	tls      *keys.Certificate
+	pools    *ipam.StatusReply
+	silent   []silence // in the order of the services
+}
+
+type silence struct {
+	service string
+	err     error
+}
+
+func (c *control) status(ctx context.Context, _ *struct{}) (*statusPage, error) {
+	a := c.ask(ctx)
+	s := &statusPage{Status: api.Status{
+		Version: build.Get().Version, Time: time.Now().UTC(), Started: c.started, Endpoint: c.endpoint(),
+		Services: []supervisor.Service{}, Lanes: []lanes.Lane{}, Sessions: a.sessions,
+	}, Problems: c.problems(a)}
+	if a.services != nil {
+		s.Services = a.services.Items
+	}
+	if a.lanes != nil {
+		s.Lanes = a.lanes.Items
+	}
+	if a.users != nil {
+		s.Users = a.users.Total
+	}
+	if a.tls != nil {
+		s.Pin = a.tls.Pin
+	}
+	s.Healthy = len(s.Problems) == 0
+	return s, nil
+}
+
+func (c *control) ask(ctx context.Context) *answers {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	a := &answers{}
+	questions := []struct {
+		service string
+		ask     func() error
+	}{
+		{"supervisor", question(ctx, c, "supervisor", supervisor.List, &a.services)},
+		{"lanes", question(ctx, c, "lanes", lanes.List, &a.lanes)},
+		{"sessions", question(ctx, c, "sessions", sessions.GetOverview, &a.sessions)},
+		{"users", func() (err error) {
+			a.users, err = users.ListUsers.Call(ctx, c.conns["users"], &users.ListRequest{Limit: 1})
+			return err
+		}},
+		{"keys", question(ctx, c, "keys", keys.TLSCertificate, &a.tls)},
+		{"ipam", question(ctx, c, "ipam", ipam.Status, &a.pools)},
+	}
+	errs := make([]error, len(questions))
+	var wg sync.WaitGroup
+	for i, q := range questions {
+		wg.Go(func() { errs[i] = q.ask() })
+	}
+	wg.Wait()
+	for i, err := range errs {
+		if err != nil {
+			a.silent = append(a.silent, silence{questions[i].service, err})
+		}
+	}
+	return a
+}
+
+func question[Resp any](ctx context.Context, c *control, service string, op rpc.Op[struct{}, Resp], answer **Resp) func() error {
+	return func() (err error) {
+		*answer, err = op.Call(ctx, c.conns[service], nil)
+		return err
+	}
+}
+
+// problems lists what wants attention, the cause before its consequences.
+func (c *control) problems(a *answers) []attention {
+	out := []attention{}
+	add := func(hint, what string, args ...any) {
+		out = append(out, attention{What: fmt.Sprintf(what, args...), Hint: hint})
+	}
+	named := map[string]bool{} // services whose trouble is told already
+	if a.services != nil {
+		for _, s := range a.services.Items {
+			why := ""
+			if s.Reason != "" {
+				why = ": " + s.Reason
+			}
+			switch s.State {
+			case "ready", "running", "disabled":
+				continue
+			case "stopped":
+				if !s.Enabled {
+					continue
+				}
+				add("vpnctl service start "+s.Name, "service %s is stopped%s", s.Name, why)
+			default:
+				add("vpnctl service get "+s.Name, "service %s is %s%s", s.Name, s.State, why)
+			}
+			named[s.Name] = true
+		}
+	}
+	for _, s := range a.silent {
+		if named[s.service] {
+			continue
+		}
+		f := fault.From(s.err)
+		hint := f.Hint
+		switch {
+		case s.service == "supervisor":
+			hint = "vpnd may be stopping; look at its log"
+		case hint == "":
+			hint = "vpnctl service get " + s.service
+		}
+		add(hint, "service %s cannot be asked: %s", s.service, f.Message)
+	}
+	if a.lanes != nil {
+		for _, l := range a.lanes.Items {
+			if l.State == "up" || l.State == "blocked" && l.Name == lanes.Tor {
+				continue
+			}
+			why := ""
+			if l.Reason != "" {
+				why = ": " + l.Reason
+			}
+			add("vpnctl service get lanes", "lane %s is %s%s", l.Name, l.State, why)
+		}
+	}
+	if a.sessions != nil && !a.sessions.Synced {
+		add("this passes by itself in seconds; if not: vpnctl service get lanes", "the lanes do not hold all peers yet")
+	}
+	if a.pools != nil {
+		for _, p := range a.pools.Pools {
+			if p.Free == 0 {
+				add("enlarge lanes."+p.Lane+"."+p.Family+" in the configuration", "the %s pool of lane %s is full: %d addresses", p.Family, p.Lane, p.Capacity)
+			}
+		}
+	}
+	if err := c.trail.problem(); err != nil {
+		add("look at the disk; entries of this time are shown as pending", "the audit trail is incomplete: %s", err)
+	}
+	return out
+}
+
+// endpoint is the configured host, or the address that packets to the internet
+// leave from. Connecting a UDP socket asks the routing table and sends nothing.
+func (c *control) endpoint() string {
+	if c.cfg.Server.Endpoint != "" {
+		return c.cfg.Server.Endpoint
+	}
+	for _, to := range []string{"198.51.100.1:9", "[2001:db8::1]:9"} { // documentation addresses, RFC 5737 and 3849
+		conn, err := net.Dial("udp", to)
+		if err != nil {
+			continue
+		}
+		host, _, err := net.SplitHostPort(conn.LocalAddr().String())
+		_ = conn.Close()
+		if err == nil {
+			return host
+		}
+	}
+	return ""
+}
