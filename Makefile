@@ -43,13 +43,18 @@ fuzz: deps ## every fuzzer for FUZZTIME (default 10s)
 		done; \
 	done
 
-generate: build ## completions and man pages
-	$(BIN)/vpnctl generate --completions completions --man man
+generate: build ## what is committed but made by the programs
+	$(BIN)/vpnctl completion bash > completions/vpnctl.bash
+	$(BIN)/vpnctl completion zsh > completions/_vpnctl
+	$(BIN)/vpnctl completion fish > completions/vpnctl.fish
 
 install: build ## into DESTDIR/usr
 	install -Dm755 $(BIN)/vpnd $(DESTDIR)/usr/sbin/vpnd
 	install -Dm755 $(BIN)/vpnctl $(DESTDIR)/usr/bin/vpnctl
 	install -Dm755 $(BIN)/vpn $(DESTDIR)/usr/bin/vpn
+	install -Dm644 completions/vpnctl.bash $(DESTDIR)/usr/share/bash-completion/completions/vpnctl
+	install -Dm644 completions/_vpnctl $(DESTDIR)/usr/share/zsh/site-functions/_vpnctl
+	install -Dm644 completions/vpnctl.fish $(DESTDIR)/usr/share/fish/vendor_completions.d/vpnctl.fish
 	install -Dm644 deploy/vpnd.service $(DESTDIR)/lib/systemd/system/vpnd.service
 
 clean:

@@ -216,7 +216,7 @@ func TestAFullPoolSaysHowToEnlargeIt(t *testing.T) {
 	if err := w.agreement(); err != nil {
 		t.Error(err)
 	}
-	w.ctl(0, "", "device", "delete", "alice/first", "-y", "--accept-risk=drop-sessions,destroy-data")
+	w.ctl(0, "", "device", "delete", "alice/first", "-y")
 }
 
 func TestEveryChangeIsInTheAuditTrail(t *testing.T) {
