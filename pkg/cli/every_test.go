@@ -84,7 +84,7 @@ func TestEveryOutputOfEveryCommand(t *testing.T) {
 						t.Fatalf("exit status %d\n%s", r.Status, r.Err)
 					}
 					check(t, path, output, r)
-					if strings.ContainsAny(r.Out, "\x1b\x07\x9b") {
+					if strings.ContainsAny(r.Out, "\x1b\x07\u009b") {
 						t.Errorf("the terminal would obey this: %q", r.Out)
 					}
 				}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -73,11 +74,27 @@ func newNoun(use string, aliases []string, short string, subs ...*cobra.Command)
 
 func unknownCommand(cmd *cobra.Command, word string) error {
 	err := fault.New(fault.Invalid, "%s has no command %q", cmd.CommandPath(), word)
-	for distance := 1; distance <= 2; distance++ { // the nearest words only
-		cmd.SuggestionsMinimumDistance = distance
-		if found := cmd.SuggestionsFor(word); len(found) > 0 {
-			return err.WithHint("did you mean '%s %s'?", cmd.CommandPath(), strings.Join(found, "' or '"+cmd.CommandPath()+" "))
-		}
+	if found := suggestions(cmd, word); len(found) > 0 {
+		return err.WithHint("did you mean '%s %s'?", cmd.CommandPath(), strings.Join(found, "' or '"+cmd.CommandPath()+" "))
 	}
 	return err.WithHint("'%s --help' lists the commands", cmd.CommandPath())
+}
+
+// suggestions are the nearest words; those that begin alike are nearer.
+func suggestions(cmd *cobra.Command, word string) []string {
+	if word == "" {
+		return nil
+	}
+	for distance := 1; distance <= 2; distance++ {
+		cmd.SuggestionsMinimumDistance = distance
+		found := cmd.SuggestionsFor(word)
+		alike := slices.DeleteFunc(slices.Clone(found), func(s string) bool { return s[:1] != word[:1] })
+		switch {
+		case len(alike) > 0:
+			return alike
+		case len(found) > 0:
+			return found
+		}
+	}
+	return nil
 }

@@ -170,8 +170,12 @@ func (f *factory) redraw(ctx context.Context, draw func(context.Context) ([]stri
 func (f *factory) poll(ctx context.Context, look func(context.Context) error, away func(error)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	conn, err := f.conn()
+	if err != nil {
+		return err
+	}
 	happened := make(chan struct{}, 1)
-	go f.ring(ctx, happened)
+	go ring(ctx, conn, happened)
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	first := true
@@ -202,11 +206,7 @@ func (f *factory) poll(ctx context.Context, look func(context.Context) error, aw
 }
 
 // ring makes a sign for every event. Without the feed the seconds do.
-func (f *factory) ring(ctx context.Context, happened chan<- struct{}) {
-	conn, err := f.conn()
-	if err != nil {
-		return
-	}
+func ring(ctx context.Context, conn *rpc.Conn, happened chan<- struct{}) {
 	for ctx.Err() == nil {
 		_ = control.Events.Follow(ctx, conn, &control.EventsRequest{Follow: true}, func(events.Event) error {
 			select {

@@ -209,7 +209,7 @@ func TestAFullPoolSaysHowToEnlargeIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := c.Initiate(t.Context())
-	if !errors.Is(err, fault.Exhausted) || !strings.Contains(fault.From(err).Hint+err.Error(), "lanes.tor.ipv4") {
+	if !errors.Is(err, fault.Exhausted) || !strings.Contains(fault.From(err).Hint, "ipv4 under [lanes.tor]") {
 		t.Errorf("a second device in a /30: %v (hint %q)", err, fault.From(err).Hint)
 	}
 	// Nothing of the refused device is left.

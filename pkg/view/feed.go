@@ -1,6 +1,7 @@
 package view
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"time"
@@ -31,13 +32,13 @@ func Events() Table[events.Event] {
 	}
 }
 
-// clock is the local time of day, with the date where it is not today's.
+// clock is the time of day where now is, with the date where it is not today's.
 func clock(t, now time.Time) Cell {
-	layout := "15:04:05"
-	if t, now := t.Local(), now.Local(); t.YearDay() != now.YearDay() || t.Year() != now.Year() {
+	layout, there := "15:04:05", t.In(now.Location())
+	if there.YearDay() != now.YearDay() || there.Year() != now.Year() {
 		layout = "01-02 15:04"
 	}
-	return Cell{Text: Pad(t.Local().Format(layout), 8, false), Raw: t.UTC().Format(time.RFC3339Nano), Tone: Faint}
+	return Cell{Text: Pad(there.Format(layout), 8, false), Raw: t.UTC().Format(time.RFC3339Nano), Tone: Faint}
 }
 
 func eventWho(v events.Event) string {
@@ -46,8 +47,10 @@ func eventWho(v events.Event) string {
 		return DeviceName(v.User, v.Device)
 	case v.User != "":
 		return v.User
+	case v.Device != "":
+		return v.Device
 	}
-	return v.Device
+	return cmp.Or(v.Data["service"], v.Data["lane"])
 }
 
 func eventText(v events.Event) string {
@@ -71,7 +74,7 @@ func orDash(s string) string {
 func eventTone(kind string) Tone {
 	_, verb, _ := strings.Cut(kind, ".")
 	switch verb {
-	case "opened", "recovered", "ready", "created", "activated", "online":
+	case "opened", "recovered", "ready", "up", "created", "activated", "online":
 		return Good
 	case "closed", "suspended", "offline", "unready", "backoff", "stopped", "deleted":
 		return Warn

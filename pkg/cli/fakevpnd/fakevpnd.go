@@ -114,6 +114,7 @@ func New() *World {
 		{Seq: 1, Time: ago(40 * 24 * time.Hour), Who: "eve", UID: 1000, PID: 999, From: "curl", Op: "user.delete", Target: "alice", Result: "denied", Message: "user.delete needs admin access", RequestID: "ba9876543210"},
 	}
 	w.Events = []events.Event{
+		{ID: "evt_0", Time: ago(76 * time.Hour), Seq: 9, Service: "supervisor", Type: "service.ready", Data: map[string]string{"service": "gateway", "was": "starting"}},
 		{ID: "evt_1", Time: ago(3 * time.Hour), Seq: 1, Service: "users", Type: "user.suspended", User: "bob", Message: "suspended by root"},
 		{ID: "evt_2", Time: ago(25 * time.Minute), Seq: 7, Service: "sessions", Type: "session.opened", User: "alice", Device: "laptop", Session: "ses_alicelaptop0000000", Reason: "connected"},
 		{ID: "evt_3", Time: ago(9 * time.Second), Seq: 8, Service: "sessions", Type: "session.recovered", User: "carol", Device: "ノート", Session: "ses_carolnote000000000", Reason: "recovered", Missed: 3},
@@ -189,21 +190,11 @@ func on[Req, Resp any](w *World, s *rpc.Server, op rpc.Op[Req, Resp], h func(*Re
 	})
 }
 
-// All types of one OpenAPI document need names of their own.
-type (
-	addressPools ipam.StatusReply
-	attention    control.Problem
-	statusPage   struct {
-		control.Status
-		Problems []attention `json:"problems"`
-	}
-)
-
 func (w *World) handle(s *rpc.Server) {
 	on(w, s, control.GetVersion, func(*struct{}) (*control.Version, error) {
 		return &control.Version{Version: "1.2.3", Go: "go1.26.8", OS: "linux", Arch: "amd64"}, nil
 	})
-	on(w, s, rpc.Op[struct{}, statusPage]{Info: control.GetStatus.Info}, func(*struct{}) (*statusPage, error) { return w.status(), nil })
+	on(w, s, control.GetStatus, func(*struct{}) (*control.Status, error) { return w.status(), nil })
 	on(w, s, control.Audit, func(r *control.AuditRequest) (*rpc.List[control.AuditEntry], error) {
 		return page(w.Trail, r.Limit, func(e control.AuditEntry) bool {
 			return (r.Who == "" || e.Who == r.Who) && (r.Op == "" || e.Op == r.Op || strings.HasPrefix(e.Op, r.Op+".")) && !e.Time.Before(r.Since)
@@ -214,8 +205,8 @@ func (w *World) handle(s *rpc.Server) {
 	w.handleServices(s)
 	w.handleUsers(s)
 	w.handleSessions(s)
-	on(w, s, rpc.Op[struct{}, addressPools]{Info: ipam.Status.Info}, func(*struct{}) (*addressPools, error) {
-		return &addressPools{Pools: slices.Clone(w.Pools), Quarantine: 600}, nil
+	on(w, s, ipam.Status, func(*struct{}) (*ipam.StatusReply, error) {
+		return &ipam.StatusReply{Pools: slices.Clone(w.Pools), Quarantine: 600}, nil
 	})
 	on(w, s, ipam.Leases, func(r *ipam.ListRequest) (*rpc.List[ipam.Lease], error) {
 		return page(w.Leases, r.Limit, func(l ipam.Lease) bool { return r.User == "" || string(l.User) == r.User }), nil
@@ -240,11 +231,12 @@ func page[T any](all []T, limit int, match func(T) bool) *rpc.List[T] {
 	return out
 }
 
-func (w *World) status() *statusPage {
-	p := &statusPage{Status: control.Status{
+func (w *World) status() *control.Status {
+	p := &control.Status{
 		Healthy: len(w.Problems) == 0, Version: "1.2.3", Time: Now(), Started: ago(76 * time.Hour), Endpoint: "vpn.example.org", Pin: pin,
 		Services: slices.Clone(w.Services), Lanes: slices.Clone(w.Lanes), Users: len(w.Users), Sessions: &sessions.Overview{Synced: true},
-	}, Problems: []attention{}}
+		Problems: append([]control.Problem{}, w.Problems...),
+	}
 	for _, v := range w.Sessions {
 		switch v.State {
 		case sessions.Online:
@@ -252,9 +244,6 @@ func (w *World) status() *statusPage {
 		case sessions.Offline:
 			p.Sessions.Offline++
 		}
-	}
-	for _, pr := range w.Problems {
-		p.Problems = append(p.Problems, attention(pr))
 	}
 	return p
 }

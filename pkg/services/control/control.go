@@ -84,7 +84,7 @@ func (c *control) build(ctx context.Context, env *service.Env) (service.Instance
 		v := build.Get()
 		return &v, nil
 	})
-	rpc.Handle(env.Server, rpc.Op[struct{}, statusPage]{Info: api.GetStatus.Info}, c.status)
+	rpc.Handle(env.Server, api.GetStatus, c.status)
 	rpc.Handle(env.Server, api.Audit, c.trail.list)
 	rpc.HandleStream(env.Server, api.Events, c.hub.stream)
 	doc, err := openAPI(env.Server)

@@ -49,7 +49,7 @@ func (c *control) forwarded() []forwarding {
 		forward("auth", auth.DeviceGet),
 		forward("auth", auth.DeviceDelete),
 
-		forward("ipam", rpc.Op[struct{}, addressPools]{Info: ipam.Status.Info}),
+		forward("ipam", ipam.Status),
 		forward("ipam", ipam.Leases),
 
 		forward("sessions", sessions.List),

@@ -5,14 +5,19 @@ package control
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	api "vpnd/pkg/api/control"
 	"vpnd/pkg/api/events"
+	"vpnd/pkg/api/users"
+	"vpnd/pkg/fault"
+	"vpnd/pkg/rpc"
 )
 
 func TestSlowReaderLosesTheOldestAndIsTold(t *testing.T) {
@@ -183,5 +188,28 @@ func TestTargetComesFromThePathOnly(t *testing.T) {
 	}
 	if got := pathTarget(&struct{}{}); got != "" {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestRefusedAttemptsAreWrittenDown(t *testing.T) {
+	tr, err := openTrail(t.Context(), filepath.Join(t.TempDir(), "audit.db"), slog.New(slog.DiscardHandler), newHub("control"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.close()
+	ctx := rpc.WithCaller(t.Context(), rpc.Caller{Name: "eve", UID: 1000, PID: 1, Local: true, Access: rpc.View})
+	refusal := fault.New(fault.Denied, "user.delete needs admin access")
+	tr.refused(ctx, users.Delete.Info, refusal)
+	tr.refused(ctx, users.ListUsers.Info, refusal) // looking is no change
+	l, err := tr.list(t.Context(), &api.AuditRequest{Limit: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(l.Items) != 1 || l.Items[0].Who != "eve" || l.Items[0].Op != "user.delete" || l.Items[0].Result != "denied" || l.Items[0].Message == "" {
+		t.Errorf("trail %+v", l.Items)
+	}
+	batch, _, _, _ := tr.hub.after(0, func(e *events.Event) bool { return e.Type == "control.denied" })
+	if len(batch) != 1 {
+		t.Errorf("events %+v", batch)
 	}
 }

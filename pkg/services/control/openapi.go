@@ -7,23 +7,8 @@ import (
 	"net/http"
 	"strings"
 
-	api "vpnd/pkg/api/control"
-	"vpnd/pkg/api/ipam"
 	"vpnd/pkg/fault"
 	"vpnd/pkg/rpc"
-)
-
-// All types of one OpenAPI document need names of their own, and pkg/api has
-// some twice: keys and ipam both have a StatusReply, and the document has a
-// Problem for errors. These are the same types under other names.
-type (
-	addressPools ipam.StatusReply
-	attention    api.Problem
-
-	statusPage struct {
-		api.Status
-		Problems []attention `json:"problems"`
-	}
 )
 
 // openAPI serves the description of every operation that people may call. It

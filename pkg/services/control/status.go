@@ -41,12 +41,12 @@ type silence struct {
 	err     error
 }
 
-func (c *control) status(ctx context.Context, _ *struct{}) (*statusPage, error) {
+func (c *control) status(ctx context.Context, _ *struct{}) (*api.Status, error) {
 	a := c.ask(ctx)
-	s := &statusPage{Status: api.Status{
+	s := &api.Status{
 		Version: build.Get().Version, Time: time.Now().UTC(), Started: c.started, Endpoint: c.endpoint(),
-		Services: []supervisor.Service{}, Lanes: []lanes.Lane{}, Sessions: a.sessions,
-	}, Problems: c.problems(a)}
+		Services: []supervisor.Service{}, Lanes: []lanes.Lane{}, Sessions: a.sessions, Problems: c.problems(a),
+	}
 	if a.services != nil {
 		s.Services = a.services.Items
 	}
@@ -103,10 +103,10 @@ func question[Resp any](ctx context.Context, c *control, service string, op rpc.
 }
 
 // problems lists what wants attention, the cause before its consequences.
-func (c *control) problems(a *answers) []attention {
-	out := []attention{}
+func (c *control) problems(a *answers) []api.Problem {
+	out := []api.Problem{}
 	add := func(hint, what string, args ...any) {
-		out = append(out, attention{What: fmt.Sprintf(what, args...), Hint: hint})
+		out = append(out, api.Problem{What: fmt.Sprintf(what, args...), Hint: hint})
 	}
 	named := map[string]bool{} // services whose trouble is told already
 	if a.services != nil {
@@ -124,7 +124,7 @@ func (c *control) problems(a *answers) []attention {
 				}
 				add("vpnctl service start "+s.Name, "service %s is stopped%s", s.Name, why)
 			default:
-				add("vpnctl service get "+s.Name, "service %s is %s%s", s.Name, s.State, why)
+				add("vpnctl service get "+s.Name, "service %s %s%s", s.Name, trouble(s.State), why)
 			}
 			named[s.Name] = true
 		}
@@ -169,6 +169,18 @@ func (c *control) problems(a *answers) []attention {
 		add("look at the disk; entries of this time are shown as pending", "the audit trail is incomplete: %s", err)
 	}
 	return out
+}
+
+// trouble says in words what a service that does not work does instead.
+func trouble(state string) string {
+	words := map[string]string{
+		"starting": "is starting", "stopping": "is stopping", "unready": "is not ready",
+		"unhealthy": "does not answer", "backoff": "died and will be started again", "failed": "died again and again",
+	}
+	if w, ok := words[state]; ok {
+		return w
+	}
+	return "is " + state // a newer supervisor knows more states
 }
 
 // endpoint is the configured host, or the address that packets to the internet

@@ -35,6 +35,7 @@ type lane struct {
 
 	mu     sync.RWMutex
 	dev    *wgdev.Device // nil while the interface is not there
+	came   chan struct{} // closed when dev is set, replaced when it is lost
 	public wgdev.Key
 	state  string
 	reason string
@@ -48,17 +49,18 @@ func newLane(name api.Name, c config.Lane, cfg Config) *lane {
 			Interface: c.Interface, MTU: c.MTU, RunDir: cfg.RunDir, Prefer: wgdev.Prefer(cfg.Lanes.WireGuard),
 			Daemon: append(slices.Clone(cfg.Daemon), c.Interface, strconv.Itoa(c.MTU), cfg.RunDir),
 		},
-		state: stateDown, reason: "starting", at: since(),
+		state: stateDown, reason: "starting", at: since(), came: make(chan struct{}),
 	}
 }
 
 // bringUp makes the interface as it should be, or adopts it as it is. It tells
-// whether the device is new and so has no peers.
+// whether the device is new and so has no peers. Run alone calls it, while
+// there is no device.
 func (l *lane) bringUp(ctx context.Context) (fresh bool, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	defer func() {
 		if err != nil {
+			l.mu.Lock()
+			defer l.mu.Unlock()
 			l.set(stateFailed, err.Error())
 		}
 	}()
@@ -81,10 +83,10 @@ func (l *lane) bringUp(ctx context.Context) (fresh bool, err error) {
 		_ = dev.Close()
 		return false, err
 	}
-	if l.dev != nil {
-		_ = l.dev.Close()
-	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.dev, l.public = dev, key.Public()
+	close(l.came)
 	if l.name == api.Tor {
 		l.set(stateBlocked, "nothing passes: Tor is not connected to this lane")
 	} else {
@@ -117,28 +119,47 @@ func (l *lane) set(state, reason string) {
 	l.state, l.reason = state, reason
 }
 
-func (l *lane) device() (*wgdev.Device, error) {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	if l.dev == nil {
-		return nil, fault.New(fault.Unavailable, "lane %s is not up: %s", l.name, l.reason).WithRetryAfter(time.Second)
+// patience is how long a call waits for an interface that is being made: a
+// restart of ours takes some 30 ms, and callers should not notice it.
+const patience = 5 * time.Second
+
+// device gives the interface, and waits for one that is on its way.
+func (l *lane) device(ctx context.Context) (*wgdev.Device, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		l.mu.RLock()
+		dev, came, reason := l.dev, l.came, l.reason
+		l.mu.RUnlock()
+		if dev != nil {
+			return dev, nil
+		}
+		select {
+		case <-came:
+		case <-ctx.Done():
+			return nil, fault.New(fault.Unavailable, "lane %s is not up: %s", l.name, reason).WithReason("lane_down").
+				WithRetryAfter(time.Second)
+		}
 	}
-	return l.dev, nil
 }
 
-// use runs fn on the device; one that is gone is reported as unavailable, and
-// the watcher makes it anew.
-func (l *lane) use(fn func(d *wgdev.Device) error) error {
-	d, err := l.device()
-	if err != nil {
-		return err
-	}
-	if err = fn(d); errors.Is(err, wgdev.ErrGone) {
+// use runs fn on the device. One that turns out to be gone is made anew by
+// Run, and fn, which can be repeated, runs again on that.
+func (l *lane) use(ctx context.Context, fn func(d *wgdev.Device) error) error {
+	for tries := 2; ; tries-- {
+		d, err := l.device(ctx)
+		if err != nil {
+			return err
+		}
+		if err = fn(d); !errors.Is(err, wgdev.ErrGone) {
+			return err
+		}
 		l.lost(d)
-		return fault.Wrap(err, fault.Unavailable, "the interface of lane %s has gone and is being made again", l.name).
-			WithRetryAfter(time.Second)
+		if tries == 1 {
+			return fault.Wrap(err, fault.Unavailable, "the interface of lane %s has gone and is being made again", l.name).
+				WithRetryAfter(time.Second)
+		}
 	}
-	return err
 }
 
 // lost forgets a device that has gone, unless it was replaced already.
@@ -147,7 +168,7 @@ func (l *lane) lost(d *wgdev.Device) {
 	defer l.mu.Unlock()
 	if l.dev == d {
 		_ = d.Close()
-		l.dev = nil
+		l.dev, l.came = nil, make(chan struct{})
 		l.set(stateFailed, "the interface has gone and is being made again")
 	}
 }
@@ -159,15 +180,15 @@ func (l *lane) up() bool {
 }
 
 func (l *lane) upsert(ctx context.Context, p ...wgdev.Peer) error {
-	return l.use(func(d *wgdev.Device) error { return d.Upsert(ctx, p...) })
+	return l.use(ctx, func(d *wgdev.Device) error { return d.Upsert(ctx, p...) })
 }
 
 func (l *lane) remove(ctx context.Context, keys ...wgdev.Key) error {
-	return l.use(func(d *wgdev.Device) error { return d.Remove(ctx, keys...) })
+	return l.use(ctx, func(d *wgdev.Device) error { return d.Remove(ctx, keys...) })
 }
 
 func (l *lane) peers(ctx context.Context) (out []wgdev.PeerState, err error) {
-	err = l.use(func(d *wgdev.Device) error {
+	err = l.use(ctx, func(d *wgdev.Device) error {
 		out, err = d.Peers(ctx)
 		return err
 	})

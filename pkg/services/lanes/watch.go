@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	watchEvery     = 250 * time.Millisecond // interfaces that are gone
+	watchEvery     = 100 * time.Millisecond // interfaces that are gone
 	wallEvery      = time.Second            // rules that a stranger changed
 	endpointsEvery = 5 * time.Second        // endpoints written down
 	equalEvery     = 30 * time.Second       // peers compared with the interfaces
