@@ -50,8 +50,16 @@ func NewWorkers(p Params, queue int) (*Workers, error) {
 	dummy := stored{Params: p, salt: random(saltBytes), tag: random(tagBytes)}
 	return &Workers{
 		params: p, queue: queue, dummy: dummy.String(), free: debug.FreeOSMemory,
-		slots: make(chan struct{}, runtime.GOMAXPROCS(0)), usual: firstGuess,
+		slots: make(chan struct{}, slots(p, runtime.GOMAXPROCS(0))), usual: firstGuess,
 	}, nil
+}
+
+// slots is how many computations run at once: as many as it takes to keep the
+// cores busy. One computation uses p.Threads of them by itself, and more at
+// once only fight for the caches: measured on two cores with four threads, two
+// at once cost 17 % more CPU time each than one after the other.
+func slots(p Params, cores int) int {
+	return (cores + int(p.Threads) - 1) / int(p.Threads)
 }
 
 // Hash is Params.Hash in its turn. A password that breaks the policy does not

@@ -78,7 +78,7 @@ func TestLifeOfAnAccount(t *testing.T) {
 			return nil, errors.New("unknown kid")
 		}
 		return ed25519.PublicKey(verifiers.Keys[0].PublicKey), nil
-	}, jwt.WithAudience("vpnd"), jwt.WithIssuer("vpn.example.org"), jwt.WithExpirationRequired()); err != nil {
+	}, jwt.WithAudience("vpnd"), jwt.WithIssuer("vpnd"), jwt.WithExpirationRequired()); err != nil {
 		t.Error(err)
 	}
 	if claims["sub"] != string(alice.ID) || claims["device_id"] != string(tokens.DeviceID) {

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"net/netip"
 	"strings"
 	"sync"
@@ -33,6 +34,8 @@ type guard struct {
 	full    map[bucket]time.Time // when the bucket is full again
 	changed map[bucket]struct{}  // since the journal was written
 	refused map[bucket]struct{}  // that have refused since they were last full
+	open    map[bucket]int       // attempts whose outcome is not known yet
+	settled chan struct{}        // closed and replaced when one is known
 }
 
 // bucket names a bucket; its first letter is its kind.
@@ -74,6 +77,7 @@ func newGuard(limits config.Guard, now func() time.Time) *guard {
 	return &guard{
 		limits: limits, now: now,
 		full: map[bucket]time.Time{}, changed: map[bucket]struct{}{}, refused: map[bucket]struct{}{},
+		open: map[bucket]int{}, settled: make(chan struct{}),
 	}
 }
 
@@ -101,29 +105,75 @@ type ticket struct {
 
 // take takes one from every bucket, or from none if one of them is empty. The
 // error is throttled and tells when to come back; first says that this bucket
-// has not refused anybody before, for the log.
-func (g *guard) take(buckets ...bucket) (t ticket, first bool, err error) {
+// has not refused anybody before, for the log. An attempt that is refused only
+// because others are being judged waits for them: twenty devices that come
+// back at once with the right password are no attack. The caller settles the
+// ticket as soon as the outcome is known.
+func (g *guard) take(ctx context.Context, buckets ...bucket) (t ticket, first bool, err error) {
+	for {
+		t, first, settled, err := g.try(buckets)
+		if err == nil || settled == nil {
+			return t, first, err
+		}
+		select {
+		case <-settled:
+		case <-ctx.Done():
+			return t, false, ctx.Err()
+		}
+	}
+}
+
+// try is take without waiting; where waiting can help, settled tells when to
+// try again.
+func (g *guard) try(buckets []bucket) (t ticket, first bool, settled <-chan struct{}, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := g.now()
 	g.prune(now)
 	var wait time.Duration
+	var empty []bucket
+	hope := true
 	for _, b := range buckets {
 		over := g.level(b, now).Add(g.interval(b)).Sub(now) - g.limits.Window.D()
 		if over > 0 {
 			wait = max(wait, over)
+			empty = append(empty, b)
+			hope = hope && over <= time.Duration(g.open[b])*g.interval(b)
+		}
+	}
+	if wait > 0 && hope {
+		return ticket{}, false, g.settled, throttled(wait)
+	}
+	if wait > 0 {
+		for _, b := range empty {
 			if _, known := g.refused[b]; !known {
 				g.refused[b], first = struct{}{}, true
 			}
 		}
-	}
-	if wait > 0 {
-		return ticket{}, first, throttled(wait)
+		return ticket{}, first, nil, throttled(wait)
 	}
 	for _, b := range buckets {
 		g.set(b, g.level(b, now).Add(g.interval(b)))
+		g.open[b]++
 	}
-	return ticket{g, buckets}, false, nil
+	return ticket{g, buckets}, false, nil, nil
+}
+
+// settle says that the outcome of the attempt is known: what it took is either
+// given back by now or a failure.
+func (t ticket) settle() {
+	if t.g == nil {
+		return
+	}
+	t.g.mu.Lock()
+	defer t.g.mu.Unlock()
+	for _, b := range t.buckets {
+		if t.g.open[b]--; t.g.open[b] <= 0 {
+			delete(t.g.open, b)
+		}
+	}
+	close(t.g.settled)
+	t.g.settled = make(chan struct{})
 }
 
 // giveBack undoes take for all its buckets, or for those named.

@@ -1,10 +1,12 @@
 package auth
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"vpnd/pkg/config"
@@ -21,15 +23,58 @@ func testGuard() (*guard, *clock) {
 	return newGuard(config.Guard{PerAccount: 4, PerAddress: 10, Global: 50, Window: config.Duration(10 * time.Minute)}, c.now), c
 }
 
+// judged is an attempt whose outcome is known at once.
+func judged(t testing.TB, g *guard, buckets ...bucket) (ticket, bool, error) {
+	tk, first, err := g.take(t.Context(), buckets...)
+	tk.settle()
+	return tk, first, err
+}
+
+func TestAttemptsWaitForThoseThatAreBeingJudged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, _ := testGuard()
+		b := accountBucket("usr_a")
+		var right []ticket
+		for range 4 {
+			tk, _, err := g.take(t.Context(), b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			right = append(right, tk)
+		}
+		fifth := make(chan error, 1)
+		go func() {
+			_, _, err := g.take(t.Context(), b)
+			fifth <- err
+		}()
+		synctest.Wait()
+		select {
+		case err := <-fifth:
+			t.Fatalf("did not wait for the outcome of the others: %v", err)
+		default:
+		}
+		right[0].giveBack() // the right password
+		right[0].settle()
+		if err := <-fifth; err != nil {
+			t.Errorf("refused although the other was no failure: %v", err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, _, err := g.take(ctx, b); !errors.Is(err, context.Canceled) {
+			t.Errorf("a caller that has gone: %v", err)
+		}
+	})
+}
+
 func TestABucketHoldsItsFailuresAndRefills(t *testing.T) {
 	g, c := testGuard()
 	b := accountBucket("usr_a")
 	for i := range 4 {
-		if _, _, err := g.take(b); err != nil {
+		if _, _, err := judged(t, g, b); err != nil {
 			t.Fatalf("failure %d: %v", i+1, err)
 		}
 	}
-	_, first, err := g.take(b)
+	_, first, err := judged(t, g, b)
 	if !errors.Is(err, fault.Throttled) || !first {
 		t.Fatalf("fifth: %v, first %v", err, first)
 	}
@@ -37,17 +82,17 @@ func TestABucketHoldsItsFailuresAndRefills(t *testing.T) {
 	if wait < 150*time.Second || wait > 151*time.Second { // a quarter of the window
 		t.Errorf("retry after %s", wait)
 	}
-	if _, first, _ := g.take(b); first {
+	if _, first, _ := judged(t, g, b); first {
 		t.Error("every refusal is the first")
 	}
 	c.advance(wait)
-	if _, _, err := g.take(b); err != nil {
+	if _, _, err := judged(t, g, b); err != nil {
 		t.Errorf("after waiting: %v", err)
 	}
-	if _, _, err := g.take(b); err == nil {
+	if _, _, err := judged(t, g, b); err == nil {
 		t.Error("two attempts after waiting for one")
 	}
-	if _, _, err := g.take(accountBucket("usr_b")); err != nil {
+	if _, _, err := judged(t, g, accountBucket("usr_b")); err != nil {
 		t.Errorf("another account: %v", err)
 	}
 }
@@ -55,17 +100,17 @@ func TestABucketHoldsItsFailuresAndRefills(t *testing.T) {
 func TestARefusalTakesNothing(t *testing.T) {
 	g, _ := testGuard()
 	for range 4 {
-		if _, _, err := g.take(accountBucket("a"), addressBucket("192.0.2.1")); err != nil {
+		if _, _, err := judged(t, g, accountBucket("a"), addressBucket("192.0.2.1")); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for range 100 {
-		if _, _, err := g.take(accountBucket("a"), addressBucket("192.0.2.1")); err == nil {
+		if _, _, err := judged(t, g, accountBucket("a"), addressBucket("192.0.2.1")); err == nil {
 			t.Fatal("not refused")
 		}
 	}
 	for i := range 6 { // ten less four
-		if _, _, err := g.take(addressBucket("192.0.2.1")); err != nil {
+		if _, _, err := judged(t, g, addressBucket("192.0.2.1")); err != nil {
 			t.Errorf("attempt %d from the address: %v", i, err)
 		}
 	}
@@ -74,10 +119,10 @@ func TestARefusalTakesNothing(t *testing.T) {
 func TestASuccessGivesBackOnlyWhatItTook(t *testing.T) {
 	g, _ := testGuard()
 	for i := range 9 { // an attacker guesses at other accounts, and signs in to their own in between
-		if _, _, err := g.take(accountBucket("usr_x"), addressBucket("192.0.2.1"), globalBucket); err != nil && i < 4 {
+		if _, _, err := judged(t, g, accountBucket("usr_x"), addressBucket("192.0.2.1"), globalBucket); err != nil && i < 4 {
 			t.Fatal(err)
 		}
-		own, _, err := g.take(accountBucket("usr_own"), addressBucket("192.0.2.1"), globalBucket)
+		own, _, err := judged(t, g, accountBucket("usr_own"), addressBucket("192.0.2.1"), globalBucket)
 		if err != nil {
 			break
 		}
@@ -85,7 +130,7 @@ func TestASuccessGivesBackOnlyWhatItTook(t *testing.T) {
 	}
 	left := 0
 	for ; left < 20; left++ {
-		if _, _, err := g.take(addressBucket("192.0.2.1")); err != nil {
+		if _, _, err := judged(t, g, addressBucket("192.0.2.1")); err != nil {
 			break
 		}
 	}
@@ -119,7 +164,7 @@ func TestAddressesAreCountedByCustomer(t *testing.T) {
 func TestFullBucketsAreForgotten(t *testing.T) {
 	g, c := testGuard()
 	for i := range 50 {
-		if _, _, err := g.take(globalBucket, addressBucket(fmt.Sprint(i)), strangerBucket(fmt.Sprint(i))); err != nil {
+		if _, _, err := judged(t, g, globalBucket, addressBucket(fmt.Sprint(i)), strangerBucket(fmt.Sprint(i))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -128,7 +173,7 @@ func TestFullBucketsAreForgotten(t *testing.T) {
 	}
 	c.advance(time.Hour)
 	for range 2000 { // each looks at a few
-		tk, _, err := g.take(accountBucket("a"))
+		tk, _, err := judged(t, g, accountBucket("a"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -169,7 +214,7 @@ func TestGuardAgreesWithPlainTokenCounting(t *testing.T) {
 				want = false
 			}
 		}
-		tk, _, err := g.take(all...)
+		tk, _, err := judged(t, g, all...)
 		if (err == nil) != want {
 			t.Fatalf("step %d: got %v, want allowed=%v", i, err, want)
 		}
@@ -193,7 +238,7 @@ func TestGuardAgreesWithPlainTokenCounting(t *testing.T) {
 func TestTheJournalHoldsWhatCountsAndNoLoginNames(t *testing.T) {
 	g, c := testGuard()
 	for range 4 {
-		if _, _, err := g.take(accountBucket("usr_a"), strangerBucket("my password")); err != nil {
+		if _, _, err := judged(t, g, accountBucket("usr_a"), strangerBucket("my password")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -213,12 +258,12 @@ func TestTheJournalHoldsWhatCountsAndNoLoginNames(t *testing.T) {
 	for b, until := range changes {
 		next.restore(b, until)
 	}
-	if _, _, err := next.take(accountBucket("usr_a")); !errors.Is(err, fault.Throttled) {
+	if _, _, err := judged(t, next, accountBucket("usr_a")); !errors.Is(err, fault.Throttled) {
 		t.Errorf("a restart forgot: %v", err)
 	}
 	next.restore(accountBucket("usr_far"), c.at.Add(1000*time.Hour))
 	nc.advance(10 * time.Minute)
-	if _, _, err := next.take(accountBucket("usr_far")); err != nil {
+	if _, _, err := judged(t, next, accountBucket("usr_far")); err != nil {
 		t.Errorf("a wrong clock locks out for ever: %v", err)
 	}
 }

@@ -42,30 +42,25 @@ func (a *Auth) Login(ctx context.Context, req *authapi.LoginRequest) (*client.To
 		return nil, siblingFailed(err)
 	}
 	buckets, own := a.bucketsFor(cred, in, req.Body.Remote)
-	t, first, err := a.guard.take(buckets...)
+	t, first, err := a.guard.take(ctx, buckets...)
 	if first { // and silent from then on: a flood must not wash the log away
 		a.refused(ctx, cred, "throttled", req.Body.Remote)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if fresh, err := a.nonces.claim(in.nonce, in.issuedAt.Add(client.LoginWindow)); err != nil || !fresh {
+	right, err := a.judge(ctx, cred, in)
+	if right || err != nil {
 		t.giveBack()
-		if err == nil {
-			err = replayed()
-		}
-		return nil, err
 	}
-	right, err := a.verify(ctx, cred, in)
+	t.settle()
 	if err != nil {
-		t.giveBack()
 		return nil, err
 	}
 	if !right {
 		a.refused(ctx, cred, "invalid_credentials", req.Body.Remote)
 		return nil, fault.New(fault.Unauthenticated, "the user name or the password is wrong").WithReason("invalid_credentials")
 	}
-	t.giveBack()
 	if own != "" {
 		a.guard.forget(own)
 	}
@@ -81,6 +76,18 @@ func (a *Auth) Login(ctx context.Context, req *authapi.LoginRequest) (*client.To
 		return nil, err
 	}
 	return tokens, nil
+}
+
+// judge tells whether the password is right, once for every nonce.
+func (a *Auth) judge(ctx context.Context, cred *usersapi.Credentials, in signIn) (bool, error) {
+	fresh, err := a.nonces.claim(in.nonce, in.issuedAt.Add(client.LoginWindow))
+	if err != nil {
+		return false, err
+	}
+	if !fresh {
+		return false, replayed()
+	}
+	return a.verify(ctx, cred, in)
 }
 
 // fresh refuses a sign-in that was sealed too long ago, or by a clock that is
