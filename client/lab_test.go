@@ -45,6 +45,7 @@ func newSite(t *testing.T) *site {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
+	t.Parallel() // a lab of its own
 	l, err := lab.New(t.Context(), lab.Options{Clients: 1})
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +116,7 @@ func (s *site) answer() string {
 // run runs vpn on the client machine.
 func (s *site) run(stdin, line string) *result { s.t.Helper(); return s.runAs(0, stdin, line) }
 
-func (s *site) runAs(uid uint32, stdin, line string) *result {
+func (s *site) runAs(uid uint32, stdin, line string, env ...string) *result {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), 60*time.Second)
 	defer cancel()
@@ -124,8 +125,9 @@ func (s *site) runAs(uid uint32, stdin, line string) *result {
 	cmd.Stdin = strings.NewReader(stdin)
 	if uid != 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
-		cmd.Env = append(cmd.Env, "HOME=/nonexistent", "XDG_CONFIG_HOME=/tmp/vpn-test-nobody")
+		cmd.Env = append(cmd.Env, "HOME=/nonexistent")
 	}
+	cmd.Env = append(cmd.Env, env...)
 	var stdout, stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	r := finish(s.t, cmd, line)
@@ -229,7 +231,8 @@ func (s *site) network() string {
 				return err
 			}
 			for _, r := range routes {
-				if r.Flags&unix.RTM_F_CLONED == 0 && r.Type != unix.RTN_MULTICAST {
+				// The kernel makes the local table of the addresses, some of it late.
+				if r.Table != unix.RT_TABLE_LOCAL {
 					lines = append(lines, fmt.Sprintf("route %v via %v dev %d table %d type %d metric %d", r.Dst, r.Gw, r.LinkIndex, r.Table, r.Type, r.Priority))
 				}
 			}
@@ -572,5 +575,98 @@ func TestStrictReversePathFilteringIsNamed(t *testing.T) {
 	s.run("", "up").exits(0)
 	s.wantFetch("10.8.0.2")
 	s.run("", "down").exits(0)
+	s.wantRestored()
+}
+
+// With sudo everything is the person's own: the profile, and the say over the
+// tunnel, for which they then need no sudo.
+func TestSudo(t *testing.T) {
+	s := newSite(t)
+	const uid, home = 4242, "/run/bob"
+	err := s.client.Do(func() error {
+		f, err := os.OpenFile("/etc/passwd", os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(f, "bob:x:%d:%d::%s:/bin/sh\n", uid, uid, home)
+		return errors.Join(err, f.Close(), os.Mkdir(home, 0o755), os.Chown(home, uid, uid))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pin := s.run("", "status -o json").stdout
+	_, pin, _ = strings.Cut(pin, `"pin": "`)
+	pin, _, _ = strings.Cut(pin, `"`)
+	bob := func(line string) *result { return s.runAs(uid, "correct horse\n", line, "HOME="+home) }
+	sudo := func(line string) *result { return s.runAs(0, "correct horse\n", line, fmt.Sprintf("SUDO_UID=%d", uid)) }
+
+	sudo("login server --pin " + pin + " --user alice --password-stdin --device bobs").exits(0)
+	bob("status").exits(0).out(`^Signed in  alice at server`).out(`^Device     bobs`)
+	bob("login --password-stdin").exits(0)
+	bob("up").exits(4).err(`needs root`).err(`^hint: try: sudo vpn up$`)
+	sudo("up").exits(0)
+	bob("status").exits(0).out(`^Tunnel     up`)
+	s.until("a renewal", func(agentapi.Status) bool { return s.order("calls auth.reauth") >= "1" })
+	bob("status -o json").exits(0) // root's agent has left it readable
+	bob("up --lane tor").exits(0).out(`^Lane       tor`)
+	bob("down").exits(0)
+	s.wantRestored()
+	bob("logout").exits(0)
+}
+
+func TestWatchingTheStatus(t *testing.T) {
+	s := newSite(t)
+	cmd := s.client.Command(s.vpn, "status", "-w", "-o", "json")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	wait := func(want agentapi.State) {
+		t.Helper()
+		for lines.Scan() {
+			var rep struct{ Tunnel agentapi.Status }
+			if err := json.Unmarshal(lines.Bytes(), &rep); err != nil {
+				t.Fatalf("%v in %s", err, lines.Text())
+			}
+			if rep.Tunnel.State == want {
+				return
+			}
+		}
+		t.Fatalf("never %s", want)
+	}
+	time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+	wait(agentapi.Down)
+	s.run("", "up").exits(0)
+	wait(agentapi.Up)
+	s.run("", "down").exits(0)
+	wait(agentapi.Down)
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A command that is interrupted leaves nothing behind.
+func TestUpThatIsInterrupted(t *testing.T) {
+	s := newSite(t)
+	s.order("deaf")
+	cmd := s.client.Command(s.vpn, "up")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.until("connecting", func(st agentapi.Status) bool { return st.State == agentapi.Connecting && st.Endpoint != "" })
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if got := cmd.ProcessState.ExitCode(); got != 130 {
+		t.Errorf("exit status %d", got)
+	}
 	s.wantRestored()
 }

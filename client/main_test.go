@@ -75,6 +75,7 @@ type person struct {
 
 func newPerson(t *testing.T) *person {
 	t.Helper()
+	t.Parallel()
 	s, err := gatetest.New(gatetest.Config{})
 	if err == nil {
 		err = s.Listen()

@@ -14,6 +14,12 @@ import (
 	"vpnd/pkg/rpc"
 )
 
+// answerPatience is how long the agent may take to say that it did not succeed.
+const answerPatience = 25 * time.Second
+
+// maxPatience is what the agent waits at most.
+const maxPatience = 10 * time.Minute
+
 type upOptions struct {
 	lane    string
 	iface   string
@@ -46,6 +52,9 @@ func runUp(ctx context.Context, f *factory, o *upOptions) error {
 	if lane != "" && lane != profile.VPN && lane != profile.Tor {
 		return fault.InvalidField("--lane", "%q is neither vpn nor tor", o.lane)
 	}
+	if o.timeout < time.Second || o.timeout > maxPatience {
+		return fault.InvalidField("--timeout", "%s is not between 1s and 10m", o.timeout)
+	}
 	store, err := f.store()
 	if err != nil {
 		return err
@@ -73,8 +82,14 @@ func runUp(ctx context.Context, f *factory, o *upOptions) error {
 		}
 		st, err = o.ask(ctx, conn, lane)
 	}
-	if err != nil {
-		return explainUp(ctx, conn, o, err)
+	switch {
+	case ctx.Err() != nil:
+		giveUp(ctx, conn)
+		return err
+	case errors.Is(err, fault.Unavailable) && fault.From(err).Hint == "" && agentEnded(ctx):
+		return fault.Wrap(err, fault.Unavailable, "the agent has ended").WithHint("see its log: %s", agentLog())
+	case err != nil:
+		return err
 	}
 	r := report{SignedIn: new(account), Tunnel: *st}
 	*r.SignedIn = accountOf(p)
@@ -84,39 +99,19 @@ func runUp(ctx context.Context, f *factory, o *upOptions) error {
 func (o *upOptions) ask(ctx context.Context, conn *rpc.Conn, lane profile.Lane) (*agentapi.Status, error) {
 	req := &agentapi.UpRequest{}
 	req.Body.Lane, req.Body.Interface, req.Body.Wait = lane, o.iface, o.wait
-	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	req.Body.Patience = max(1, int(o.timeout.Seconds()))
+	ctx, cancel := context.WithTimeout(ctx, o.timeout+answerPatience)
 	defer cancel()
 	return agentapi.PostUp.Call(ctx, conn, req)
 }
 
-// explainUp says why the tunnel is not up, and takes it back where nothing was
-// blocked before: a command that failed leaves nothing behind.
-func explainUp(ctx context.Context, conn *rpc.Conn, o *upOptions, err error) error {
-	late := errors.Is(err, fault.Timeout) && ctx.Err() == nil
-	if !late && ctx.Err() == nil {
-		if errors.Is(err, fault.Unavailable) && fault.From(err).Hint == "" && agentEnded(ctx) {
-			return fault.Wrap(err, fault.Unavailable, "the agent has ended").WithHint("see its log: %s", agentLog())
-		}
-		return err
-	}
-	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+// giveUp ends what an interrupted command began, unless traffic was blocked
+// before: a command that failed leaves nothing behind.
+func giveUp(ctx context.Context, conn *rpc.Conn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
-	st, serr := agentapi.GetStatus.Call(clean, conn, nil)
-	if serr != nil {
-		return err
+	st, err := agentapi.GetStatus.Call(ctx, conn, nil)
+	if err == nil && !st.Blocking {
+		_ = stopAgent(ctx, conn) // what counts is that the command was interrupted
 	}
-	if !st.Blocking {
-		_ = stopAgent(clean, conn) // the error that counts is err
-	}
-	if !late {
-		return err
-	}
-	f := fault.New(fault.Timeout, "the tunnel is not up after %s: %s", o.timeout, st.Message)
-	switch {
-	case st.Blocking:
-		return f.WithReason("no_handshake").WithHint("it is still being tried, and traffic is blocked: 'vpn status' to see how it goes, 'vpn down' to leave")
-	case st.Endpoint != "":
-		return f.WithReason("no_handshake").WithHint("nothing was changed; perhaps the network does not let UDP to %s through", st.Endpoint)
-	}
-	return f.WithReason("no_answer").WithHint("nothing was changed; check that the server runs and try again")
 }

@@ -76,6 +76,7 @@ const (
 	closeTimeout     = 4 * time.Second
 	downTimeout      = 15 * time.Second
 	defaultBeat      = 90 * time.Second
+	defaultPatience  = 30 * time.Second
 )
 
 // Agent is the agent. Make it with New; Run does the work.
@@ -136,9 +137,10 @@ type request struct {
 	ctx  context.Context
 	down bool
 
-	lane  profile.Lane
-	iface string
-	wait  bool
+	lane     profile.Lane
+	iface    string
+	wait     bool
+	patience time.Duration
 
 	reply chan reply // buffered
 }
@@ -154,10 +156,20 @@ func (a *Agent) Status() agentapi.Status {
 	return s
 }
 
-// Up brings the tunnel up in a lane, or changes the lane. With wait it returns
-// when the tunnel is up or cannot be; without, when the wish is understood.
-func (a *Agent) Up(ctx context.Context, lane profile.Lane, iface string, wait bool) (agentapi.Status, error) {
-	return a.ask(ctx, request{ctx: ctx, lane: lane, iface: iface, wait: wait})
+// Up brings the tunnel up in a lane, or changes the lane, and returns when it is
+// up, cannot be, or is not after patience. A first tunnel that nobody waits for
+// any more is given up.
+func (a *Agent) Up(ctx context.Context, lane profile.Lane, iface string, patience time.Duration) (agentapi.Status, error) {
+	waiting, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	// It is not worth anybody's time any more.
+	defer context.AfterFunc(waiting, a.calls.interrupt)()
+	return a.ask(ctx, request{ctx: waiting, lane: lane, iface: iface, wait: true, patience: patience})
+}
+
+// Begin is Up for those who do not wait: it returns when the wish is understood.
+func (a *Agent) Begin(ctx context.Context, lane profile.Lane, iface string) (agentapi.Status, error) {
+	return a.ask(ctx, request{ctx: ctx, lane: lane, iface: iface})
 }
 
 // Down takes the tunnel down and restores the machine. Run ends.
@@ -168,16 +180,20 @@ func (a *Agent) Down(ctx context.Context) error {
 
 func (a *Agent) ask(ctx context.Context, r request) (agentapi.Status, error) {
 	r.reply = make(chan reply, 1)
-	if r.down {
-		// Whatever is waited for, the user does not want to wait for it.
-		a.calls.interrupt()
-	}
-	select {
-	case a.requests <- r:
-	case <-a.board.ended:
-		return agentapi.Status{}, fault.New(fault.Unavailable, "the agent is ending")
-	case <-ctx.Done():
-		return a.Status(), fault.From(ctx.Err())
+	for taken := false; !taken; {
+		if r.down {
+			// Whatever is waited for, the user does not want to wait for it.
+			a.calls.interrupt()
+		}
+		select {
+		case a.requests <- r:
+			taken = true
+		case <-a.board.ended:
+			return agentapi.Status{}, fault.New(fault.Unavailable, "the agent is ending")
+		case <-ctx.Done():
+			return a.Status(), fault.From(ctx.Err())
+		case <-time.After(pollConnecting):
+		}
 	}
 	select {
 	case rep := <-r.reply:
@@ -187,8 +203,8 @@ func (a *Agent) ask(ctx context.Context, r request) (agentapi.Status, error) {
 	}
 }
 
-// Run keeps the tunnel until somebody says down, nobody wants one, or ctx ends;
-// the machine is restored in each case.
+// Run keeps the tunnel until somebody says down or ctx ends, and restores the
+// machine; or until it is clear that nobody wants one, and changes nothing.
 func (a *Agent) Run(ctx context.Context) error {
 	defer close(a.board.ended)
 	if a.Machine.Blocking() {
@@ -204,6 +220,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		case r := <-a.requests:
 			a.handle(ctx, r)
 		case <-timer.C:
+		}
+		if !a.ended {
+			a.leaveWithCallers(ctx)
 		}
 		if !a.ended {
 			one, end := a.calls.begin(ctx)
@@ -225,7 +244,6 @@ func (a *Agent) pace() time.Duration {
 
 // step does what is due.
 func (a *Agent) step(ctx context.Context) {
-	a.leaveWithCallers(ctx)
 	switch a.state {
 	case agentapi.Down, agentapi.Crashed:
 		if now().Sub(a.since) > idlePatience {
@@ -259,20 +277,38 @@ func due(t time.Time) bool { return !now().Before(t) }
 // leaveWithCallers gives up a tunnel that never was up when nobody waits for it
 // any more.
 func (a *Agent) leaveWithCallers(ctx context.Context) {
-	left := false
-	kept := a.waiters[:0]
+	var left, kept []request
 	for _, w := range a.waiters {
 		if w.ctx.Err() == nil {
 			kept = append(kept, w)
 		} else {
-			left = true
+			left = append(left, w)
 		}
 	}
 	a.waiters = kept
-	if left && len(kept) == 0 && a.state == agentapi.Connecting && !a.Machine.Blocking() {
-		a.Log.Info("nobody waits any more")
-		_ = a.takeDown(ctx)
+	if len(left) == 0 {
+		return
 	}
+	late := a.late(left[0].patience)
+	if len(kept) == 0 && a.state == agentapi.Connecting && !a.Machine.Blocking() {
+		a.Log.Info("nobody waits any more")
+		_ = a.takeDown(ctx) // logged there
+	}
+	for _, w := range left {
+		w.reply <- reply{status: a.Status(), err: late} // if they have not gone away
+	}
+}
+
+// late says how far it has got in vain.
+func (a *Agent) late(patience time.Duration) error {
+	f := fault.New(fault.Timeout, "the tunnel is not up after %s: %s", patience, a.message)
+	switch {
+	case a.Machine.Blocking():
+		return f.WithReason("not_up").WithHint("it is still being tried, and traffic is blocked: 'vpn status' to see how it goes, 'vpn down' to leave")
+	case a.session == nil:
+		return f.WithReason("no_answer").WithHint("nothing was changed; check that the server runs and try again")
+	}
+	return f.WithReason("no_handshake").WithHint("nothing was changed; perhaps the network does not let UDP to %s through", a.endpoint)
 }
 
 // handle takes a wish.

@@ -193,7 +193,7 @@ func TestWhatTheServerSaysOfTheSession(t *testing.T) {
 			inWorld(t, func(w *world) {
 				w.up("")
 				w.server.set(func() { w.server.beatErr = tc.err })
-				for w.server.beats == 0 {
+				for beats := 0; beats == 0; w.server.set(func() { beats = w.server.beats }) {
 					w.after(time.Second)
 				}
 				w.server.set(func() { w.server.beatErr = nil })
@@ -307,7 +307,7 @@ func TestALaneThatDoesNotAnswerStaysChosen(t *testing.T) {
 		w.machine.silent()
 		ctx, cancel := context.WithTimeout(w.t.Context(), 30*time.Second)
 		defer cancel()
-		if _, err := w.agent.Up(ctx, profile.Tor, "vpn0", true); !errors.Is(err, fault.Timeout) {
+		if _, err := w.agent.Up(ctx, profile.Tor, "vpn0", time.Minute); !errors.Is(err, fault.Timeout) {
 			t.Errorf("got %v", err)
 		}
 		w.after(10 * time.Minute)
@@ -324,7 +324,7 @@ func TestAFirstAttemptThatIsRefusedLeavesNothing(t *testing.T) {
 		w.server.set(func() {
 			w.server.initiateErr = fault.New(fault.Denied, "the account is suspended").WithReason("suspended")
 		})
-		_, err := w.agent.Up(w.t.Context(), "", "vpn0", true)
+		_, err := w.agent.Up(w.t.Context(), "", "vpn0", time.Minute)
 		if !errors.Is(err, fault.Denied) || fault.ReasonOf(err) != "suspended" {
 			t.Errorf("got %v", err)
 		}
@@ -341,7 +341,7 @@ func TestAFirstAttemptNobodyWaitsForIsGivenUp(t *testing.T) {
 		w.machine.set(func() { w.machine.answers = false })
 		ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
 		defer cancel()
-		if _, err := w.agent.Up(ctx, "", "vpn0", true); !errors.Is(err, fault.Timeout) {
+		if _, err := w.agent.Up(ctx, "", "vpn0", time.Minute); !errors.Is(err, fault.Timeout) {
 			t.Errorf("got %v", err)
 		}
 		w.after(time.Second)
@@ -352,10 +352,29 @@ func TestAFirstAttemptNobodyWaitsForIsGivenUp(t *testing.T) {
 	})
 }
 
+func TestAFirstAttemptThatTakesTooLongSaysHowFarItGot(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.machine.set(func() { w.machine.answers = false })
+		_, err := w.agent.Up(w.t.Context(), "", "vpn0", 20*time.Second)
+		if !errors.Is(err, fault.Timeout) || fault.ReasonOf(err) != "no_handshake" || !strings.Contains(fault.From(err).Hint, ":51820") {
+			t.Errorf("got %v, hint %q", err, fault.From(err).Hint)
+		}
+		synctest.Wait()
+		w.want(agentapi.Down, "", false)
+	})
+	inWorld(t, func(w *world) {
+		w.server.set(func() { w.server.initiateErr = fault.New(fault.Unavailable, "not there") })
+		_, err := w.agent.Up(w.t.Context(), "", "vpn0", 20*time.Second)
+		if fault.ReasonOf(err) != "no_answer" || !strings.Contains(err.Error(), "not there") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
 func TestWithoutWaitingItKeepsTrying(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.server.set(func() { w.server.initiateErr = fault.New(fault.Unavailable, "not there").WithRetryAfter(time.Second) })
-		if st, err := w.agent.Up(w.t.Context(), "", "vpn0", false); err != nil || st.State != agentapi.Connecting {
+		if st, err := w.agent.Begin(w.t.Context(), "", "vpn0"); err != nil || st.State != agentapi.Connecting {
 			t.Fatalf("got %+v, %v", st, err)
 		}
 		w.after(time.Hour)
@@ -380,7 +399,7 @@ func TestTrafficThatWasBlockedByADeadAgentStaysBlocked(t *testing.T) {
 		w.want(agentapi.Crashed, "", true)
 		ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
 		defer cancel()
-		_, _ = w.agent.Up(ctx, "", "vpn0", true)
+		_, _ = w.agent.Up(ctx, "", "vpn0", time.Minute)
 		if !w.machine.held {
 			t.Error("what the dead agent blocked was not taken over")
 		}
@@ -465,7 +484,7 @@ func TestNobodySignedIn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = w.agent.Up(w.t.Context(), "", "vpn0", true)
+		_, err = w.agent.Up(w.t.Context(), "", "vpn0", time.Minute)
 		if !errors.Is(err, fault.Unauthenticated) || !strings.Contains(fault.From(err).Hint, "vpn login") {
 			t.Errorf("got %v", err)
 		}

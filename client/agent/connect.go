@@ -150,6 +150,8 @@ func (a *Agent) tryConfigure(ctx context.Context) error {
 	}
 	cfg.Peer.Endpoint = a.endpoint
 	a.configured = now() // before, for the handshake may be done when Connect is
+	ctx, cancel := local(ctx)
+	defer cancel()
 	if err := a.Machine.Connect(ctx, cfg); err != nil {
 		return fmt.Errorf("set the tunnel up: %w", err)
 	}
@@ -213,8 +215,16 @@ func (a *Agent) hopeless() bool {
 	return err == nil && (!p.SignedIn() || p.Tokens.Refresh.Equal(a.refused) || !now().Before(p.Tokens.RefreshExpires))
 }
 
+// local is for changes of the machine: they take milliseconds, and half of one is
+// worse than a moment's wait, so they are not interrupted.
+func local(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), downTimeout)
+}
+
 // arrive is the first handshake after a change.
 func (a *Agent) arrive(ctx context.Context) {
+	ctx, cancel := local(ctx)
+	defer cancel()
 	if err := a.Machine.Route(ctx); err != nil {
 		a.fail(ctx, fmt.Errorf("lead traffic into the tunnel: %w", err))
 		return
@@ -238,7 +248,9 @@ func (a *Agent) reconcile(ctx context.Context) {
 		return
 	}
 	a.nextReconcile = now().Add(reconcileEvery)
-	if err := a.Machine.Route(ctx); err != nil {
+	quick, cancel := local(ctx)
+	defer cancel()
+	if err := a.Machine.Route(quick); err != nil {
 		a.Log.Warn("mending the routes", "err", err)
 		if a.session != nil {
 			a.configure(ctx) // the interface may be gone
@@ -253,7 +265,7 @@ func (a *Agent) fail(ctx context.Context, err error) {
 	f := fault.From(err)
 	if f.Code == fault.Internal && f.Message == "internal error" {
 		// Nobody's secret here: what the system said.
-		f = fault.New(fault.Unavailable, "%v", err)
+		f = fault.New(fault.Unavailable, "%v", err).WithHint("the agent's log tells more")
 	}
 	if errors.Is(err, fault.Unauthenticated) && f.Hint == "" {
 		f = f.WithHint("sign in again: vpn login")

@@ -23,19 +23,18 @@ import (
 
 // fakeServer answers as it is told. Its tokens are numbered.
 type fakeServer struct {
-	mu                              sync.Mutex
-	store                           *profile.Store
-	key                             string
-	initiated, beats, renewals      int
-	closes                          int
-	initiateErr, beatErr, renewErr  error
-	renewLost                       bool   // renewals are done and their answers lost
-	refresh                         string // the one living refresh token
-	accept                          string // the access token accepted; empty: any
-	entered                         bool
-	unstored                        int // calls with an access token that was not on disk
-	closedAt, initiatedAt, beatenAt time.Time
-	renewed                         []time.Time
+	mu                             sync.Mutex
+	store                          *profile.Store
+	key                            string
+	initiated, beats, renewals     int
+	closes                         int
+	initiateErr, beatErr, renewErr error
+	renewLost                      bool   // renewals are done and their answers lost
+	refresh                        string // the one living refresh token
+	accept                         string // the access token accepted; empty: any
+	entered                        bool
+	unstored                       int // calls with an access token that was not on disk
+	renewed                        []time.Time
 }
 
 func (s *fakeServer) check(access secret.Text) error {
@@ -53,7 +52,6 @@ func (s *fakeServer) Initiate(_ context.Context, access secret.Text, _ wgdev.Key
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.initiated++
-	s.initiatedAt = time.Now()
 	if err := s.check(access); err != nil {
 		return client.Initiated{}, err
 	}
@@ -73,7 +71,6 @@ func (s *fakeServer) Heartbeat(_ context.Context, access secret.Text) (client.Be
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.beats++
-	s.beatenAt = time.Now()
 	if err := s.check(access); err != nil {
 		return client.Beat{}, gate.Inside, err
 	}
@@ -269,9 +266,10 @@ func (w *world) signIn(n int) {
 
 func (w *world) up(lane profile.Lane) {
 	w.t.Helper()
-	if st, err := w.agent.Up(w.t.Context(), lane, "vpn0", true); err != nil || st.State != agentapi.Up {
+	if st, err := w.agent.Up(w.t.Context(), lane, "vpn0", time.Minute); err != nil || st.State != agentapi.Up {
 		w.t.Fatalf("up: %+v, %v", st, err)
 	}
+	synctest.Wait()
 }
 
 // after lets time pass.

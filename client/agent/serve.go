@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"vpnd/client/agentapi"
 	"vpnd/pkg/build"
@@ -27,7 +28,16 @@ func NewServer(a *Agent, owner uint32, log *slog.Logger) *rpc.Server {
 		return &st, nil
 	})
 	rpc.Handle(s, agentapi.PostUp, func(ctx context.Context, r *agentapi.UpRequest) (*agentapi.Status, error) {
-		st, err := a.Up(ctx, r.Body.Lane, r.Body.Interface, r.Body.Wait)
+		b := r.Body
+		if !b.Wait {
+			st, err := a.Begin(ctx, b.Lane, b.Interface)
+			return &st, err
+		}
+		patience := time.Duration(b.Patience) * time.Second
+		if patience == 0 {
+			patience = defaultPatience
+		}
+		st, err := a.Up(ctx, b.Lane, b.Interface, patience)
 		if err != nil {
 			return nil, err
 		}

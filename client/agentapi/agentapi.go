@@ -82,13 +82,14 @@ type UpRequest struct {
 		Lane      profile.Lane `json:"lane,omitempty" enum:"vpn,tor" doc:"empty: the one used last"`
 		Interface string       `json:"interface" maxLength:"15" doc:"name for the interface, if there is none yet"`
 		Wait      bool         `json:"wait" doc:"answer when the tunnel is up; when the caller leaves before, a tunnel that never was up is given up"`
+		Patience  int          `json:"patience,omitempty" minimum:"0" maximum:"600" doc:"seconds to wait; 0: 30"`
 	}
 }
 
 // PostUp brings the tunnel up, or changes its lane.
 var PostUp = rpc.Op[UpRequest, Status]{Info: rpc.Info{
 	ID: "agent.up", Method: "POST", Path: "/v1/up", Access: rpc.Admin, Summary: "Bring the tunnel up, or change its lane",
-	Timeout: 10 * time.Minute,
+	Timeout: 11 * time.Minute,
 }}
 
 // PostDown takes the tunnel down, restores the system and ends the agent.
