@@ -53,16 +53,16 @@ func (t Tunnel) validate() error {
 	return nil
 }
 
-// ApplyTunnel routes traffic into the tunnel. For each family that Prefixes has,
-// and that the interface has, there are then
+// ApplyTunnel routes traffic into the tunnel. For each family that Prefixes has
+// there are then
 //
 //	4604: from all lookup main suppress_prefixlength 0
 //	4605: not from all fwmark MARK lookup TABLE
 //
 // and the prefixes in TABLE. The first rule lets the main table decide where it
 // knows more than a default route (the local network), the second sends the rest
-// into the tunnel, all but the tunnel's own packets. Nothing of the main table
-// changes. Left-overs of an earlier tunnel, in another table or with another
+// into the tunnel, all but the tunnel's own packets. Where the interface has no
+// IPv6, IPv6 is refused. Nothing of the main table changes. Left-overs of an earlier tunnel, in another table or with another
 // mark, are removed. For IPv4 net.ipv4.conf.all.src_valid_mark is set, without
 // which strict reverse path filtering drops the answers; it stays set.
 func (l *Links) ApplyTunnel(ctx context.Context, t Tunnel) error {
@@ -82,11 +82,15 @@ func (l *Links) ApplyTunnel(ctx context.Context, t Tunnel) error {
 		}
 		var prefixes []netip.Prefix
 		for _, p := range t.Prefixes {
-			if family(p.Addr()) == fam && (fam == netlink.FAMILY_V4 || l.IPv6Enabled(t.Interface)) {
+			if family(p.Addr()) == fam {
 				prefixes = append(prefixes, p.Masked())
 			}
 		}
-		if err := l.applyTunnelRoutes(fam, t, nl.Attrs().Index, prefixes); err != nil {
+		index := nl.Attrs().Index
+		if fam == netlink.FAMILY_V6 && !l.IPv6Enabled(t.Interface) {
+			index = 0 // what the tunnel cannot carry must not leave in the clear
+		}
+		if err := l.applyTunnelRoutes(fam, t, index, prefixes); err != nil {
 			return err
 		}
 		// The rules come last: they must not point into an empty table.
@@ -182,6 +186,7 @@ type tunnelRoute struct {
 }
 
 // applyTunnelRoutes makes the prefixes the only routes of ours in the table.
+// Index 0 stands for a tunnel that lacks the family: its prefixes lead nowhere.
 func (l *Links) applyTunnelRoutes(fam int, t Tunnel, index int, prefixes []netip.Prefix) error {
 	all, err := dump(func() ([]netlink.Route, error) {
 		return l.h.RouteListFiltered(fam, &netlink.Route{Table: t.Table}, netlink.RT_FILTER_TABLE)
@@ -199,8 +204,11 @@ func (l *Links) applyTunnelRoutes(fam int, t Tunnel, index int, prefixes []netip
 		}
 	}
 	for _, p := range prefixes {
-		wanted := []netlink.Route{{LinkIndex: index, Type: unix.RTN_UNICAST, Scope: scope(fam), Priority: 1}}
-		if t.FailClosed {
+		var wanted []netlink.Route
+		if index != 0 {
+			wanted = append(wanted, netlink.Route{LinkIndex: index, Type: unix.RTN_UNICAST, Scope: scope(fam), Priority: 1})
+		}
+		if t.FailClosed || index == 0 {
 			wanted = append(wanted, netlink.Route{Type: unix.RTN_UNREACHABLE, Priority: lastResort})
 		}
 		for _, r := range wanted {
@@ -210,7 +218,11 @@ func (l *Links) applyTunnelRoutes(fam int, t Tunnel, index int, prefixes []netip
 				delete(have, id)
 				continue
 			}
-			if err := l.h.RouteReplace(&r); err != nil {
+			err := l.h.RouteReplace(&r)
+			if index == 0 && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)) {
+				continue // the kernel itself has no IPv6: nothing can leave
+			}
+			if err != nil {
 				return fmt.Errorf("route %s into %s: %w", p, t.Interface, err)
 			}
 		}

@@ -184,6 +184,17 @@ func TestTunnelWithoutIPv6OnTheInterface(t *testing.T) {
 	if got := w.source(t, "203.0.113.1", 0); got != "10.8.0.2" {
 		t.Errorf("IPv4 from %s", got)
 	}
+	// The tunnel cannot carry IPv6, the local network could: in the clear.
+	if got := w.source(t, "2001:db8::1", 0); !strings.Contains(got, "unreachable") {
+		t.Errorf("IPv6 from %s, want refused", got)
+	}
+	if got := w.source(t, "fd00:1::9", 0); got != "fd00:1::2" {
+		t.Errorf("IPv6 of the local network from %s", got)
+	}
+	w.do(t, func() error { return w.RemoveTunnel(t.Context(), tun) })
+	if got := w.source(t, "2001:db8::1", 0); got != "fd00:1::2" {
+		t.Errorf("IPv6 after the tunnel from %s", got)
+	}
 }
 
 func TestTunnelRefuses(t *testing.T) {

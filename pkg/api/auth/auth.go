@@ -32,10 +32,11 @@ type RefreshRequest struct {
 	}
 }
 
-// Reauth trades a refresh token for a new pair.
+// Reauth trades a refresh token for a new pair. The call may be repeated under
+// the same request id; under another it is a second use of a spent token.
 var Reauth = rpc.Op[RefreshRequest, client.Tokens]{Info: rpc.Info{
 	ID: "auth.reauth", Method: "POST", Path: "/v1/auth/reauth", Access: rpc.Internal, From: []string{"gateway"},
-	Summary: "Renew a token pair",
+	Repeatable: true, Summary: "Renew a token pair",
 }}
 
 // Logout ends a refresh family and closes the device's session.

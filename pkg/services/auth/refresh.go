@@ -35,14 +35,17 @@ type family struct {
 	current []byte
 	expires time.Time
 	revoked string
+
+	traded   []byte // hash of the token that current was traded for
+	tradedBy string // the request that did it
 }
 
 // readFamily finds the family a token was issued in; ErrNoRows if there is
 // none, also for a token that was tampered with.
 func readFamily(q store.Querier, t refreshToken) (family, error) {
 	var f family
-	err := q.QueryRow(`SELECT device_id, seal_key, current, expires_at, revoked FROM families WHERE selector = ?`, t.lookup()).
-		Scan(&f.device, &f.sealKey, &f.current, &f.expires, &f.revoked)
+	err := q.QueryRow(`SELECT device_id, seal_key, current, expires_at, revoked, traded, traded_by FROM families WHERE selector = ?`, t.lookup()).
+		Scan(&f.device, &f.sealKey, &f.current, &f.expires, &f.revoked, &f.traded, &f.tradedBy)
 	if err == nil && !t.sealedBy(f.sealKey) {
 		return family{}, store.ErrNoRows
 	}
@@ -52,14 +55,16 @@ func readFamily(q store.Querier, t refreshToken) (family, error) {
 // errSpent is a token that was issued here and has been traded before.
 var errSpent = errors.New("the token is spent")
 
-// usable tells why a token cannot be traded.
-func (f family) usable(t refreshToken, now time.Time) error {
+// usable tells why a token cannot be traded. The same request may trade a
+// token again: that is the gateway, whose connection broke before it had the
+// answer, so nobody has the successor. Clients cannot choose request ids.
+func (f family) usable(t refreshToken, request string, now time.Time) error {
 	switch {
 	case f.revoked != "":
 		return revokedError(f.revoked)
 	case !now.Before(f.expires):
 		return fault.New(fault.Unauthenticated, "the refresh token has expired").WithReason("expired").WithHint("sign in again")
-	case !t.is(f.current):
+	case !t.is(f.current) && !(request != "" && request == f.tradedBy && t.is(f.traded)):
 		return errSpent
 	}
 	return nil
@@ -103,7 +108,7 @@ func (a *Auth) Reauth(ctx context.Context, req *authapi.RefreshRequest) (*client
 	if !ok {
 		return nil, invalidToken() // deleted this very moment
 	}
-	if err := f.usable(token, a.now()); errors.Is(err, errSpent) {
+	if err := f.usable(token, rpc.RequestID(ctx), a.now()); errors.Is(err, errSpent) {
 		return nil, a.reuse(ctx, token, req.Body.Remote)
 	} else if err != nil {
 		return nil, err
@@ -142,14 +147,14 @@ func (a *Auth) rotate(ctx context.Context, token refreshToken, access string, ac
 		if err != nil {
 			return err
 		}
-		if err := f.usable(token, a.now()); err != nil {
+		if err := f.usable(token, rpc.RequestID(ctx), a.now()); err != nil {
 			return err
 		}
 		d, _ = a.devices.get(f.device) // there is a row, and changing is held
 		d.username, d.lastSeen, d.expires = acc.Username, a.stamp(), a.stamp().Add(a.cfg.RefreshTTL.D())
 		next = newToken(token.selector(), f.sealKey)
-		if _, err := tx.Exec(`UPDATE families SET current = ?, issued_at = ?, expires_at = ? WHERE device_id = ?`,
-			next.hash(), d.lastSeen, d.expires, d.id); err != nil {
+		if _, err := tx.Exec(`UPDATE families SET current = ?, issued_at = ?, expires_at = ?, traded = ?, traded_by = ? WHERE device_id = ?`,
+			next.hash(), d.lastSeen, d.expires, token.hash(), rpc.RequestID(ctx), d.id); err != nil {
 			return err
 		}
 		return writeDevice(tx, d)

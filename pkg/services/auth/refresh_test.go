@@ -14,6 +14,7 @@ import (
 	"vpnd/pkg/api/id"
 	usersapi "vpnd/pkg/api/users"
 	"vpnd/pkg/fault"
+	"vpnd/pkg/rpc"
 	"vpnd/pkg/store"
 )
 
@@ -79,6 +80,38 @@ func TestASpentTokenClosesTheFamilyAndTheSession(t *testing.T) {
 	}
 	if err := w.check(t, "usr_alice", first.DeviceID); err != nil {
 		t.Errorf("after signing in again: %v", err)
+	}
+}
+
+// TestALostAnswerIsNoReuse: auth died between its commit and its answer, and
+// the gateway asks again under the same request id.
+func TestALostAnswerIsNoReuse(t *testing.T) {
+	w := newWorld(t)
+	first := w.signedIn(t, "alice", "laptop")
+	renew := func(request, token string) (*client.Tokens, error) {
+		req := &authapi.RefreshRequest{}
+		req.Body.RefreshToken = token
+		return w.auth.Reauth(rpc.WithRequestID(t.Context(), request), req)
+	}
+	lost, err := renew("one", first.RefreshToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.restart(t)
+	second, err := renew("one", first.RefreshToken)
+	if err != nil {
+		t.Fatalf("the same request again: %v", err)
+	}
+	if second.RefreshToken == lost.RefreshToken {
+		t.Error("the lost successor was given out again; it is not stored")
+	}
+	if _, err = renew("two", second.RefreshToken); err != nil {
+		t.Fatalf("the successor that arrived: %v", err)
+	}
+	_, err = renew("one", first.RefreshToken) // two trades later nothing excuses it
+	wantFault(t, "an old token under an old request id", err, fault.Unauthenticated, "reuse_detected")
+	if diff := cmp.Diff([]string{string(first.DeviceID) + " token_reuse false"}, w.takeCloses()); diff != "" {
+		t.Error(diff)
 	}
 }
 

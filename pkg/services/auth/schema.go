@@ -27,6 +27,8 @@ CREATE TABLE families (
 	selector   BLOB NOT NULL UNIQUE,  -- hash of what all tokens of the family have in common
 	seal_key   BLOB NOT NULL,         -- proves that a token was issued here
 	current    BLOB NOT NULL,         -- hash of the one token that is not spent
+	traded     BLOB NOT NULL DEFAULT x'',  -- hash of the token that current was traded for …
+	traded_by  TEXT NOT NULL DEFAULT '',   -- … and the request that did it
 	issued_at  INTEGER NOT NULL,
 	expires_at INTEGER NOT NULL,
 	revoked    TEXT NOT NULL DEFAULT ''  -- reason, empty while it works

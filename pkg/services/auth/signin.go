@@ -59,7 +59,8 @@ func (a *Auth) signIn(ctx context.Context, cred *usersapi.Credentials, in signIn
 		}
 		_, err := tx.Exec(`INSERT INTO families (device_id, selector, seal_key, current, issued_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)
 			ON CONFLICT (device_id) DO UPDATE SET selector = excluded.selector, seal_key = excluded.seal_key,
-			current = excluded.current, issued_at = excluded.issued_at, expires_at = excluded.expires_at, revoked = ''`,
+			current = excluded.current, issued_at = excluded.issued_at, expires_at = excluded.expires_at, revoked = '',
+			traded = x'', traded_by = ''`,
 			d.id, refresh.lookup(), sealKey[:], refresh.hash(), d.lastSeen, d.expires)
 		return err
 	})
