@@ -1,15 +1,18 @@
 package rpc
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"reflect"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"vpnd/pkg/fault"
 )
@@ -17,85 +20,119 @@ import (
 // Handle serves op with h. Everything about the input that its type declares
 // has been checked when h runs, and so has the caller's access.
 func Handle[Req, Resp any](s *Server, op Op[Req, Resp], h func(context.Context, *Req) (*Resp, error)) {
-	run := func(ctx context.Context, req *Req) (resp *Resp, err error) {
+	call := func(ctx context.Context, req *Req) (resp *Resp, err error) {
 		if s.cfg.Around == nil {
+			return h(ctx, req)
+		}
+		err = s.cfg.Around(ctx, op.Info, req, func(ctx context.Context) error {
 			resp, err = h(ctx, req)
-		} else {
-			err = s.cfg.Around(ctx, op.Info, req, func(ctx context.Context) error {
-				resp, err = h(ctx, req)
-				return err
-			})
-		}
-		if err != nil {
-			return nil, s.report(ctx, op.Info, err)
-		}
-		return resp, nil
-	}
-	ho := s.operation(op.Info)
-	if reflect.TypeFor[Resp]() == reflect.TypeFor[None]() {
-		ho.DefaultStatus = http.StatusNoContent
-		huma.Register(s.api, ho, func(ctx context.Context, req *Req) (*struct{}, error) {
-			_, err := run(ctx, req)
-			return nil, err
+			return err
 		})
+		return resp, err
+	}
+	none := reflect.TypeFor[Resp]() == reflect.TypeFor[None]()
+	status, answer := http.StatusNoContent, &huma.Response{}
+	if !none {
+		status, answer = http.StatusOK, &huma.Response{Content: map[string]*huma.MediaType{"application/json": {
+			Schema: s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Resp](), true, op.ID+"Response"),
+		}}}
+	}
+	register(s, op.Info, status, answer, func(ctx context.Context, w http.ResponseWriter, req *Req) {
+		resp, err := call(ctx, req)
+		switch {
+		case err != nil:
+			writeProblem(w, s.report(ctx, op.Info, err))
+		case none:
+			w.WriteHeader(http.StatusNoContent)
+		default:
+			s.answer(ctx, w, op.Info, resp)
+		}
+	})
+}
+
+// answer sends what a handler gave. It is encoded first, so that what cannot
+// be encoded becomes an error and not half an answer.
+func (s *Server) answer(ctx context.Context, w http.ResponseWriter, op Info, resp any) {
+	if l, ok := resp.(interface{ complete() }); ok {
+		l.complete()
+	}
+	var body bytes.Buffer
+	enc := json.NewEncoder(&body)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(resp); err != nil {
+		writeProblem(w, s.report(ctx, op, fmt.Errorf("encode answer: %w", err)))
 		return
 	}
-	type output struct{ Body *Resp }
-	huma.Register(s.api, ho, func(ctx context.Context, req *Req) (*output, error) {
-		resp, err := run(ctx, req)
-		if err != nil {
-			return nil, err
-		}
-		return &output{resp}, nil
-	})
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(body.Len()))
+	_, _ = w.Write(body.Bytes()) // the caller may be gone
 }
 
 // HandleStream serves a stream. h calls send for every event until it returns,
 // send fails, or ctx ends, which it does when the caller goes away or the
-// server drains. A send that takes longer than ten seconds disconnects.
+// server drains. A send that takes longer than SendTimeout disconnects.
 func HandleStream[Req, Event any](s *Server, op Stream[Req, Event], h func(ctx context.Context, req *Req, send func(Event) error) error) {
-	ho := s.operation(op.Info)
-	ho.Responses = map[string]*huma.Response{"200": {
+	answer := &huma.Response{
 		Description: "server-sent events; each data line is one JSON object",
 		Content: map[string]*huma.MediaType{"text/event-stream": {
 			Schema: s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Event](), true, op.ID),
 		}},
-	}}
-	huma.Register(s.api, ho, func(ctx context.Context, req *Req) (*huma.StreamResponse, error) {
-		return &huma.StreamResponse{Body: func(hctx huma.Context) {
-			ctx, cancel := context.WithCancel(ctx)
-			defer cancel()
-			go func() {
-				select {
-				case <-s.drain:
-					cancel()
-				case <-ctx.Done():
-				}
-			}()
-			hctx.SetHeader("Content-Type", "text/event-stream")
-			hctx.SetHeader("Cache-Control", "no-store")
-			w := hctx.BodyWriter()
-			rc := http.NewResponseController(w.(http.ResponseWriter))
-			_ = rc.SetReadDeadline(time.Time{}) // the request is read; the stream may last
-			_, _ = fmt.Fprint(w, ": ok\n\n")
-			_ = rc.Flush()
-			err := h(ctx, req, func(e Event) error {
-				data, err := json.Marshal(e)
-				if err != nil {
-					return err
-				}
-				_ = rc.SetWriteDeadline(time.Now().Add(10 * time.Second))
-				if _, err := fmt.Fprintf(w, "data: %s\n\n", data); err != nil {
-					return err
-				}
-				return rc.Flush()
-			})
-			if err != nil && ctx.Err() == nil {
-				p := s.report(ctx, op.Info, err)
-				data, _ := json.Marshal(p.Problem) // a Problem always encodes
-				_, _ = fmt.Fprintf(w, "event: error\ndata: %s\n\n", data)
-				_ = rc.Flush()
+	}
+	register(s, op.Info, http.StatusOK, answer, func(ctx context.Context, w http.ResponseWriter, req *Req) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(s.draining, cancel)()
+		rc := http.NewResponseController(w)
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("Cache-Control", "no-store")
+		// The deadlines of this connection are the stream's: nothing follows it.
+		w.Header().Set("Connection", "close")
+		push := func(format string, data []byte) error {
+			_ = rc.SetWriteDeadline(time.Now().Add(s.cfg.SendTimeout))
+			if _, err := fmt.Fprintf(w, format, data); err != nil {
+				return err
 			}
+			return rc.Flush()
+		}
+		if push(": ok%s\n\n", nil) != nil {
+			return
+		}
+		err := h(ctx, req, func(e Event) error {
+			data, err := json.Marshal(e)
+			if err != nil {
+				return err
+			}
+			return push("data: %s\n\n", data)
+		})
+		if err != nil && ctx.Err() == nil {
+			data, _ := json.Marshal(s.report(ctx, op.Info, err).Problem) // a Problem always encodes
+			_ = push("event: error\ndata: %s\n\n", data)
+		}
+	})
+}
+
+// register hands an operation to huma, which checks the input by its type and
+// describes it all in OpenAPI. What is answered is ours.
+func register[Req any](s *Server, info Info, status int, answer *huma.Response, serve func(context.Context, http.ResponseWriter, *Req)) {
+	s.ops = append(s.ops, info)
+	in := inputOf(reflect.TypeFor[Req](), info)
+	huma.Register(s.api, huma.Operation{
+		OperationID: info.ID,
+		Method:      info.Method,
+		Path:        info.Path,
+		Summary:     info.Summary,
+		Description: "Access: " + string(info.Access) + ".",
+		Middlewares: huma.Middlewares{s.guard(info, in)},
+		// What follows describes the answer, which is sent here.
+		DefaultStatus: status,
+		Responses:     map[string]*huma.Response{strconv.Itoa(status): answer},
+		// The body has been read when huma sees it.
+		MaxBodyBytes:    info.bodyLimit() + 1,
+		BodyReadTimeout: -1,
+	}, func(ctx context.Context, req *Req) (*huma.StreamResponse, error) {
+		return &huma.StreamResponse{Body: func(hctx huma.Context) {
+			_, w := humago.Unwrap(hctx)
+			serve(ctx, w, req)
 		}}, nil
 	})
 }
@@ -115,35 +152,24 @@ func (s *Server) report(ctx context.Context, op Info, err error) *problem {
 	return p
 }
 
-func (s *Server) operation(info Info) huma.Operation {
-	s.ops = append(s.ops, info)
-	return huma.Operation{
-		OperationID:  info.ID,
-		Method:       info.Method,
-		Path:         info.Path,
-		Summary:      info.Summary,
-		Description:  "Access: " + string(info.Access) + ".",
-		MaxBodyBytes: info.bodyLimit(),
-		Middlewares:  huma.Middlewares{s.guard(info)},
-	}
-}
-
-// guard refuses callers before any input is read.
-func (s *Server) guard(info Info) func(huma.Context, func(huma.Context)) {
+// guard refuses callers before any input is read, then reads it.
+func (s *Server) guard(info Info, in input) func(huma.Context, func(huma.Context)) {
 	return func(hctx huma.Context, next func(huma.Context)) {
-		ctx := hctx.Context()
+		r, w := humago.Unwrap(hctx)
+		ctx := r.Context()
+		if r.Method != info.Method { // ServeMux lets HEAD in where GET is
+			s.notRouted(w, r)
+			return
+		}
 		err := admit(CallerFrom(ctx), info)
 		if err == nil && s.cfg.Guard != nil {
-			ctx, err = s.cfg.Guard(ctx, info, guardRequest{hctx})
+			ctx, err = s.cfg.Guard(ctx, info, guardRequest{r})
+		}
+		if err == nil {
+			err = in.read(w, r)
 		}
 		if err != nil {
-			p := s.report(hctx.Context(), info, err)
-			for k, v := range p.GetHeaders() {
-				hctx.SetHeader(k, v[0])
-			}
-			hctx.SetHeader("Content-Type", fault.ContentType)
-			hctx.SetStatus(p.Status)
-			_ = json.NewEncoder(hctx.BodyWriter()).Encode(p.Problem) // the connection may be gone
+			writeProblem(w, s.report(r.Context(), info, err))
 			return
 		}
 		next(huma.WithContext(hctx, ctx))
@@ -172,7 +198,7 @@ func admit(c Caller, info Info) error {
 	return fault.New(fault.Denied, "%s is not offered here", info.ID)
 }
 
-type guardRequest struct{ ctx huma.Context }
+type guardRequest struct{ r *http.Request }
 
-func (r guardRequest) Header(name string) string { return r.ctx.Header(name) }
-func (r guardRequest) RemoteAddr() string        { return r.ctx.RemoteAddr() }
+func (g guardRequest) Header(name string) string { return g.r.Header.Get(name) }
+func (g guardRequest) RemoteAddr() string        { return g.r.RemoteAddr }

@@ -58,6 +58,13 @@ type Info struct {
 // DefaultTimeout bounds calls whose operation and context say nothing.
 const DefaultTimeout = 10 * time.Second
 
+func (i Info) timeout() time.Duration {
+	if i.Timeout > 0 {
+		return i.Timeout
+	}
+	return DefaultTimeout
+}
+
 // Changes tells whether calls belong in the audit trail.
 func (i Info) Changes() bool { return i.Method != "GET" && !i.Quiet }
 
@@ -78,6 +85,9 @@ type None struct{}
 // Op declares an operation. Req is a struct with `path`, `query` and `header`
 // fields and, where there is a body, a field Body. Resp is the JSON answer, or
 // None. The zero value is not usable.
+//
+// A path field is never empty. A query or header field that is zero is not
+// sent, and so means its `default`.
 type Op[Req, Resp any] struct{ Info }
 
 // Stream declares an operation that answers with server-sent events of one
@@ -90,4 +100,11 @@ type List[T any] struct {
 	Items []T    `json:"items" doc:"the page"`
 	Total int    `json:"total" doc:"how many there are in all"`
 	Next  string `json:"next,omitempty" doc:"cursor of the next page; absent on the last"`
+}
+
+// complete makes an empty list [] on the wire, never null.
+func (l *List[T]) complete() {
+	if l.Items == nil {
+		l.Items = []T{}
+	}
 }

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
-	"net"
-	"sync/atomic"
 )
 
 // Pong is the answer to the supervisor's {"action":"ping"}.
@@ -15,39 +13,26 @@ type Pong struct {
 	Reason string `json:"reason,omitempty"` // why not
 }
 
-// pingListener lets one socket serve HTTP and the heartbeat: HTTP never starts
-// with '{', the heartbeat's JSON line always does.
-type pingListener struct {
-	net.Listener
-	ready func() error
-}
+// maxPing bounds a heartbeat, in bytes.
+const maxPing = 1024
 
-func (l pingListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
+// pong answers a heartbeat that begins with first, and gives io.EOF: the
+// connection serves nothing else. HTTP never starts with '{', the heartbeat's
+// JSON line always does. What is no heartbeat is not answered.
+func (c *answeringConn) pong(first []byte) error {
+	line := bytes.Clone(first)
+	for !bytes.Contains(line, []byte("\n")) && !json.Valid(line) {
+		if len(line) >= maxPing {
+			return io.EOF
+		}
+		more := make([]byte, maxPing-len(line))
+		n, err := c.Conn.Read(more)
+		if n == 0 && err != nil {
+			return io.EOF
+		}
+		line = append(line, more[:n]...)
 	}
-	return &pingConn{Conn: c, ready: l.ready}, nil
-}
-
-type pingConn struct {
-	net.Conn
-	ready  func() error
-	judged atomic.Bool
-}
-
-// Read answers a ping itself and reports the end of the connection; everything
-// else passes through.
-func (c *pingConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if n > 0 && !c.judged.Swap(true) && p[0] == '{' {
-		return 0, c.answer(p[:n])
-	}
-	return n, err
-}
-
-func (c *pingConn) answer(first []byte) error {
-	line, _, _ := bytes.Cut(first, []byte("\n"))
+	line, _, _ = bytes.Cut(line, []byte("\n"))
 	var ping struct {
 		Action string `json:"action"`
 	}
@@ -58,9 +43,7 @@ func (c *pingConn) answer(first []byte) error {
 	if err := c.ready(); err != nil {
 		pong.Ready, pong.Reason = false, err.Error()
 	}
-	out, err := json.Marshal(pong)
-	if err == nil {
-		_, _ = c.Conn.Write(append(out, '\n'))
-	}
+	out, _ := json.Marshal(pong)           // always encodes
+	_, _ = c.Conn.Write(append(out, '\n')) // the asker may be gone
 	return io.EOF
 }

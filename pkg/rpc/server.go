@@ -1,12 +1,10 @@
 package rpc
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -15,8 +13,6 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
-
-	"vpnd/pkg/fault"
 )
 
 // MaxBody is the largest request body that is read, in bytes.
@@ -54,6 +50,10 @@ type ServerConfig struct {
 	// WriteTimeout bounds an answer, for servers without streams. Zero is no bound.
 	WriteTimeout time.Duration
 
+	// SendTimeout is how long one event of a stream may take to be taken by
+	// its reader, who is disconnected then; 10 s by default.
+	SendTimeout time.Duration
+
 	// ConnState sees connections come and go, for those who limit them.
 	ConnState func(net.Conn, http.ConnState)
 }
@@ -66,11 +66,27 @@ type Server struct {
 	api  huma.API
 	http *http.Server
 	log  *slog.Logger
+	ops  []Info
 
-	ops   []Info
-	drain chan struct{} // closed when streams should end
-	once  sync.Once
+	draining context.Context // ends when streams should
+	drain    context.CancelFunc
+
+	mu     sync.Mutex
+	silent map[net.Conn]struct{} // connections that have not begun a request yet
 }
+
+// The bounds of a request. What a service needs longer for is its answer.
+const (
+	readTimeout = 10 * time.Second // for headers and body
+	idleTimeout = 2 * time.Minute  // between two requests
+	maxHeader   = 16 << 10         // bytes
+)
+
+// The bounds of a drain.
+const (
+	drainTimeout  = 5 * time.Second        // for running calls
+	silentTimeout = 200 * time.Millisecond // for the first byte of a connection that is just made
+)
 
 // NewServer makes a Server that has no operations yet.
 func NewServer(cfg ServerConfig) *Server {
@@ -81,7 +97,11 @@ func NewServer(cfg ServerConfig) *Server {
 	if cfg.Ready == nil {
 		cfg.Ready = func() error { return nil }
 	}
-	s := &Server{cfg: cfg, mux: http.NewServeMux(), log: cfg.Log, drain: make(chan struct{})}
+	if cfg.SendTimeout == 0 {
+		cfg.SendTimeout = 10 * time.Second
+	}
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), log: cfg.Log, silent: map[net.Conn]struct{}{}}
+	s.draining, s.drain = context.WithCancel(context.Background())
 
 	hc := huma.DefaultConfig(cfg.Name, cfg.Version)
 	hc.CreateHooks = nil // the default hook adds $schema links to every body
@@ -93,18 +113,18 @@ func NewServer(cfg ServerConfig) *Server {
 		"json":             {Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: strictUnmarshal},
 	}
 	s.api = humago.New(s.mux, hc)
+	s.mux.HandleFunc("/", s.notRouted)
 	s.http = &http.Server{
-		Handler:           http.HandlerFunc(s.serveHTTP),
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       20 * time.Second,
-		WriteTimeout:      cfg.WriteTimeout,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ConnContext:       s.connContext,
-		ConnState:         cfg.ConnState,
-		TLSConfig:         cfg.TLS,
-		TLSNextProto:      map[string]func(*http.Server, *tls.Conn, http.Handler){}, // HTTP/1.1 only: less to attack
-		ErrorLog:          slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
+		Handler:        http.HandlerFunc(s.serveHTTP),
+		ReadTimeout:    readTimeout,
+		WriteTimeout:   cfg.WriteTimeout,
+		IdleTimeout:    idleTimeout,
+		MaxHeaderBytes: maxHeader,
+		ConnContext:    s.connContext,
+		ConnState:      s.connState,
+		ErrorLog:       slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
+
+		DisableGeneralOptionsHandler: true, // OPTIONS * is no operation either
 	}
 	return s
 }
@@ -121,121 +141,20 @@ func (s *Server) HandleHTTP(pattern string, h http.Handler) { s.mux.Handle(patte
 // Handler serves requests without a listener of ours, for tests.
 func (s *Server) Handler() http.Handler { return s.http.Handler }
 
-type identity struct {
-	caller Caller
-	err    error
-}
-
-type identityKey struct{}
-
-func (s *Server) connContext(ctx context.Context, c net.Conn) context.Context {
-	id := &identity{}
-	inner := c
-	if t, ok := inner.(*tls.Conn); ok {
-		inner = t.NetConn()
-	}
-	if p, ok := inner.(*pingConn); ok {
-		inner = p.Conn
-	}
-	u, ok := inner.(*net.UnixConn)
-	if !ok {
-		id.caller = Caller{Access: Public, Remote: c.RemoteAddr().String()}
-		return context.WithValue(ctx, identityKey{}, id)
-	}
-	cred, err := peerCred(u)
-	switch {
-	case err != nil:
-		id.err = fault.Wrap(err, fault.Denied, "cannot tell who is calling")
-	case s.cfg.Identify == nil:
-		id.err = fault.New(fault.Denied, "%s admits nobody on this socket", s.cfg.Name)
-	default:
-		id.caller, id.err = s.cfg.Identify(cred)
-		id.caller.Local, id.caller.UID, id.caller.PID = true, cred.UID, cred.PID
-	}
-	return context.WithValue(ctx, identityKey{}, id)
-}
-
-func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
-	ctx := r.Context()
-	reqID := cleanRequestID(r.Header.Get("X-Request-Id"))
-	id, ok := ctx.Value(identityKey{}).(*identity)
-	if !ok { // served by a test's own http.Server
-		id = &identity{caller: Caller{Access: Public, Remote: r.RemoteAddr}}
-	}
-	if reqID == "" || !id.caller.Local {
-		reqID = NewRequestID()
-	}
-	w.Header().Set("X-Request-Id", reqID)
-	ctx = WithCaller(WithRequestID(ctx, reqID), id.caller)
-	if id.err != nil {
-		writeProblem(w, toProblem(ctx, id.err))
-		return
-	}
-	defer func() {
-		if p := recover(); p != nil && p != http.ErrAbortHandler { //nolint:errorlint // a sentinel panic value
-			s.log.Error("handler panicked", "path", r.URL.Path, "panic", p, "request_id", reqID)
-			writeProblem(w, toProblem(ctx, fault.New(fault.Internal, "panic")))
-		}
-	}()
-	if _, pattern := s.mux.Handler(r); pattern == "" {
-		s.notRouted(w, r.WithContext(ctx))
-		return
-	}
-	s.mux.ServeHTTP(w, r.WithContext(ctx))
-}
-
-// notRouted tells an unknown path from a known path with another method.
-func (s *Server) notRouted(w http.ResponseWriter, r *http.Request) {
-	rec := &statusOnly{header: http.Header{}}
-	s.mux.ServeHTTP(rec, r)
-	if rec.status == http.StatusMethodNotAllowed {
-		allow := rec.header.Get("Allow")
-		p := toProblem(r.Context(), fault.New(fault.Invalid, "%s does not take %s", r.URL.Path, r.Method).WithHint("use %s", allow))
-		p.Status, p.Title = rec.status, statusText(rec.status)
-		w.Header().Set("Allow", allow)
-		writeProblem(w, p)
-		return
-	}
-	writeProblem(w, toProblem(r.Context(), fault.New(fault.NotFound, "no operation at %s %s", r.Method, r.URL.Path)))
-}
-
-type statusOnly struct {
-	header http.Header
-	status int
-}
-
-func (s *statusOnly) Header() http.Header         { return s.header }
-func (s *statusOnly) Write(b []byte) (int, error) { return len(b), nil }
-func (s *statusOnly) WriteHeader(status int)      { s.status = status }
-
-func writeProblem(w http.ResponseWriter, p *problem) {
-	for k, v := range p.GetHeaders() {
-		w.Header()[k] = v
-	}
-	w.Header().Set("Content-Type", fault.ContentType)
-	var body bytes.Buffer
-	_ = json.NewEncoder(&body).Encode(p.Problem) // a Problem always encodes
-	w.WriteHeader(p.Status)
-	_, _ = io.Copy(w, &body)
-}
-
 // Serve serves the listeners until ctx is canceled, then lets running calls
 // end (at most five seconds) and returns. The listeners are closed, but a
 // supervisor that owns the sockets keeps its own copies open.
 func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	errs := make(chan error, len(listeners))
 	for _, l := range listeners {
-		go func() {
-			if _, ok := l.(*net.UnixListener); ok {
-				errs <- s.http.Serve(pingListener{l, s.cfg.Ready})
-				return
-			}
-			if s.cfg.TLS != nil {
-				errs <- s.http.ServeTLS(l, "", "")
-				return
-			}
-			errs <- s.http.Serve(l)
-		}()
+		al := answeringListener{Listener: l}
+		if _, ok := l.(*net.UnixListener); ok {
+			al.ready = s.cfg.Ready
+		} else if s.cfg.TLS != nil {
+			al.tls = s.cfg.TLS.Clone()
+			al.tls.NextProtos = []string{"http/1.1"} // no HTTP/2: less to attack
+		}
+		go func() { errs <- s.http.Serve(al) }()
 	}
 	var err error
 	ended := 0
@@ -244,8 +163,9 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	case err = <-errs:
 		ended = 1
 	}
-	s.once.Do(func() { close(s.drain) })
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	s.drain()
+	defer time.AfterFunc(silentTimeout, s.closeSilent).Stop()
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()
 	if s.http.Shutdown(grace) != nil {
 		_ = s.http.Close()
@@ -259,4 +179,27 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 		return nil
 	}
 	return err
+}
+
+// connState watches for connections on which nobody has said anything.
+// Shutdown by itself would wait five seconds for each.
+func (s *Server) connState(c net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	if state == http.StateNew {
+		s.silent[c] = struct{}{}
+	} else {
+		delete(s.silent, c)
+	}
+	s.mu.Unlock()
+	if s.cfg.ConnState != nil {
+		s.cfg.ConnState(c, state)
+	}
+}
+
+func (s *Server) closeSilent() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.silent {
+		_ = c.Close()
+	}
 }

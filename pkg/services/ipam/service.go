@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"vpnd/pkg/api/id"
 	api "vpnd/pkg/api/ipam"
 	"vpnd/pkg/fault"
 	"vpnd/pkg/rpc"
@@ -22,38 +23,42 @@ func Definition() service.Definition {
 }
 
 func build(ctx context.Context, env *service.Env) (service.Instance, error) {
-	sdb, err := store.Open(ctx, store.Options{Path: filepath.Join(env.StateDir, "ipam.db"), Migrations: migrations(), Log: env.Log})
+	db, err := store.Open(ctx, store.Options{Path: filepath.Join(env.StateDir, "ipam.db"), Migrations: Migrations(), Log: env.Log})
 	if err != nil {
 		return service.Instance{}, err
 	}
-	db := &database{sdb}
 	a, err := New(ConfigFrom(env.Config), Deps{DB: db, Log: env.Log})
 	if err == nil {
 		err = a.Load(ctx)
 	}
 	if err != nil {
-		_ = sdb.Close()
+		_ = db.Close()
 		return service.Instance{}, err
 	}
-	register(env.Server, a)
+	Register(env.Server, a)
 	return service.Instance{Run: func(ctx context.Context) error {
-		defer sdb.Close()
-		t := time.NewTicker(sweepEvery)
-		defer t.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-t.C:
-				if err := db.sweep(ctx, time.Now()); err != nil {
-					env.Log.Warn("quarantine_sweep_failed", "err", err)
-				}
-			}
-		}
+		a.run(ctx)
+		return db.Close()
 	}}, nil
 }
 
-func register(s *rpc.Server, a *Allocator) {
+func (a *Allocator) run(ctx context.Context) {
+	t := time.NewTicker(sweepEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			if err := a.Sweep(ctx); err != nil && ctx.Err() == nil {
+				a.log.Warn("quarantine_sweep_failed", "err", err)
+			}
+		}
+	}
+}
+
+// Register serves the operations.
+func Register(s *rpc.Server, a *Allocator) {
 	rpc.Handle(s, api.Acquire, func(ctx context.Context, r *api.AcquireRequest) (*api.Lease, error) {
 		l, err := a.Acquire(ctx, r.Device, r.Body.User)
 		return &l, err
@@ -70,7 +75,7 @@ func register(s *rpc.Server, a *Allocator) {
 		if err != nil {
 			return nil, err
 		}
-		items, total, next, err := a.db.list(ctx, r.User, after, r.Limit)
+		items, total, next, err := a.List(ctx, id.User(r.User), after, r.Limit)
 		if err != nil {
 			return nil, err
 		}

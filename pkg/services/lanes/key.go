@@ -25,7 +25,7 @@ func loadKey(path string) (wgdev.PrivateKey, error) {
 	}
 	key, err := wgdev.ParsePrivateKey(strings.TrimSpace(string(data)))
 	if err != nil {
-		return wgdev.PrivateKey{}, fault.New(fault.Internal, "%s does not hold a WireGuard private key", path).
+		return wgdev.PrivateKey{}, fault.New(fault.Unavailable, "%s does not hold a WireGuard private key", path).
 			WithHint("restore it from a backup, or delete it: a new one is made and every client must connect again")
 	}
 	return key, nil

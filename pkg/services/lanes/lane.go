@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"vpnd/pkg/api/id"
 	api "vpnd/pkg/api/lanes"
 	"vpnd/pkg/config"
 	"vpnd/pkg/fault"
@@ -26,16 +25,33 @@ const (
 	stateFailed  = "failed"
 )
 
+const (
+	// txQueueLen is the interfaces' queue: with the default of 500 packets bursts
+	// of UDP are lost before WireGuard sees them.
+	txQueueLen = 5000
+
+	// patience is how long a call waits for an interface that is being made: a
+	// restart of ours takes some 30 ms, and callers should not notice it.
+	patience = 5 * time.Second
+
+	// probeWait is how long a device may take for a call that asks for nothing.
+	probeWait = 10 * time.Second
+
+	whyGone = "the interface has gone and is being made again"
+)
+
 // lane is one interface.
 type lane struct {
 	name    api.Name
 	cfg     config.Lane
 	open    wgdev.OpenConfig
 	keyPath string
+	wake    chan struct{} // asks for a look at the interface now
+	changed chan struct{} // asks for a comparison of its peers now
 
 	mu     sync.RWMutex
 	dev    *wgdev.Device // nil while the interface is not there
-	came   chan struct{} // closed when dev is set, replaced when it is lost
+	tried  chan struct{} // closed at the end of the next attempt to bring it up
 	public wgdev.Key
 	state  string
 	reason string
@@ -49,28 +65,37 @@ func newLane(name api.Name, c config.Lane, cfg Config) *lane {
 			Interface: c.Interface, MTU: c.MTU, RunDir: cfg.RunDir, Prefer: wgdev.Prefer(cfg.Lanes.WireGuard),
 			Daemon: append(slices.Clone(cfg.Daemon), c.Interface, strconv.Itoa(c.MTU), cfg.RunDir),
 		},
-		state: stateDown, reason: "starting", at: since(), came: make(chan struct{}),
+		wake: make(chan struct{}, 1), changed: make(chan struct{}, 1), tried: make(chan struct{}),
+		state: stateDown, reason: "starting", at: time.Now().UTC(),
 	}
 }
 
 // bringUp makes the interface as it should be, or adopts it as it is. It tells
-// whether the device is new and so has no peers. Run alone calls it, while
-// there is no device.
+// whether the device is new and so has no peers. The watcher alone calls it,
+// while there is no device.
 func (l *lane) bringUp(ctx context.Context) (fresh bool, err error) {
-	defer func() {
-		if err != nil {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			l.set(stateFailed, err.Error())
-		}
-	}()
+	dev, key, fresh, err := l.make(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.tried)
+	l.tried = make(chan struct{})
+	if err != nil {
+		l.set(stateFailed, err.Error())
+		return false, err
+	}
+	l.dev, l.public = dev, key
+	l.setUp()
+	return fresh, nil
+}
+
+func (l *lane) make(ctx context.Context) (_ *wgdev.Device, public wgdev.Key, fresh bool, err error) {
 	key, err := loadKey(l.keyPath)
 	if err != nil {
-		return false, err
+		return nil, public, false, err
 	}
 	dev, err := wgdev.Open(ctx, l.open)
 	if err != nil {
-		return false, err
+		return nil, public, false, err
 	}
 	info, err := dev.Info(ctx)
 	if err == nil {
@@ -81,21 +106,20 @@ func (l *lane) bringUp(ctx context.Context) (fresh bool, err error) {
 	}
 	if err != nil {
 		_ = dev.Close()
-		return false, err
+		return nil, public, false, err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.dev, l.public = dev, key.Public()
-	close(l.came)
-	if l.name == api.Tor {
-		l.set(stateBlocked, "nothing passes: Tor is not connected to this lane")
-	} else {
-		l.set(stateUp, "")
-	}
-	return info.PublicKey.IsZero(), nil
+	return dev, key.Public(), info.PublicKey.IsZero(), nil
 }
 
-// address gives the interface the gateway's addresses and brings it up.
+// gateways are the interface's own addresses with the lane's prefixes.
+func (l *lane) gateways() []netip.Prefix {
+	return []netip.Prefix{
+		netip.PrefixFrom(l.cfg.IPv4.Addr().Next(), l.cfg.IPv4.Bits()),
+		netip.PrefixFrom(l.cfg.IPv6.Addr().Next(), l.cfg.IPv6.Bits()),
+	}
+}
+
+// address gives the interface its addresses and switches it on.
 func (l *lane) address(ctx context.Context) error {
 	links, err := link.Open()
 	if err != nil {
@@ -103,48 +127,61 @@ func (l *lane) address(ctx context.Context) error {
 	}
 	defer links.Close()
 	return links.Apply(ctx, link.Interface{
-		Name: l.cfg.Interface, MTU: l.cfg.MTU, TxQueueLen: txQueueLen, Up: true,
-		Addresses: []netip.Prefix{
-			netip.PrefixFrom(l.cfg.IPv4.Addr().Next(), l.cfg.IPv4.Bits()),
-			netip.PrefixFrom(l.cfg.IPv6.Addr().Next(), l.cfg.IPv6.Bits()),
-		},
+		Name: l.cfg.Interface, MTU: l.cfg.MTU, TxQueueLen: txQueueLen, Up: true, Addresses: l.gateways(),
 	})
 }
 
 // set notes a state. The caller holds mu.
 func (l *lane) set(state, reason string) {
 	if l.state != state {
-		l.at = since()
+		l.at = time.Now().UTC()
 	}
 	l.state, l.reason = state, reason
 }
 
-// patience is how long a call waits for an interface that is being made: a
-// restart of ours takes some 30 ms, and callers should not notice it.
-const patience = 5 * time.Second
+// setUp notes that the interface works. The caller holds mu.
+func (l *lane) setUp() {
+	if l.name == api.Tor {
+		l.set(stateBlocked, "nothing passes: Tor is not connected to this lane")
+	} else {
+		l.set(stateUp, "")
+	}
+}
+
+// signal wakes whoever waits on c, now or next.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
 
 // device gives the interface, and waits for one that is on its way.
 func (l *lane) device(ctx context.Context) (*wgdev.Device, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for {
+	for attempt := 0; ; attempt++ {
 		l.mu.RLock()
-		dev, came, reason := l.dev, l.came, l.reason
+		dev, tried, reason := l.dev, l.tried, l.reason
 		l.mu.RUnlock()
 		if dev != nil {
 			return dev, nil
 		}
+		down := fault.New(fault.Unavailable, "lane %s is not up: %s", l.name, reason).WithReason("lane_down").
+			WithRetryAfter(time.Second)
+		if attempt == 2 { // a whole attempt was made meanwhile, in vain
+			return nil, down
+		}
 		select {
-		case <-came:
+		case <-tried:
 		case <-ctx.Done():
-			return nil, fault.New(fault.Unavailable, "lane %s is not up: %s", l.name, reason).WithReason("lane_down").
-				WithRetryAfter(time.Second)
+			return nil, down
 		}
 	}
 }
 
-// use runs fn on the device. One that turns out to be gone is made anew by
-// Run, and fn, which can be repeated, runs again on that.
+// use runs fn on the device. One that turns out to be gone is made anew by the
+// watcher, and fn, which can be repeated, runs again on that.
 func (l *lane) use(ctx context.Context, fn func(d *wgdev.Device) error) error {
 	for tries := 2; ; tries-- {
 		d, err := l.device(ctx)
@@ -156,7 +193,7 @@ func (l *lane) use(ctx context.Context, fn func(d *wgdev.Device) error) error {
 		}
 		l.lost(d)
 		if tries == 1 {
-			return fault.Wrap(err, fault.Unavailable, "the interface of lane %s has gone and is being made again", l.name).
+			return fault.Wrap(err, fault.Unavailable, "lane %s: %s", l.name, whyGone).WithReason("lane_down").
 				WithRetryAfter(time.Second)
 		}
 	}
@@ -165,85 +202,53 @@ func (l *lane) use(ctx context.Context, fn func(d *wgdev.Device) error) error {
 // lost forgets a device that has gone, unless it was replaced already.
 func (l *lane) lost(d *wgdev.Device) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.dev == d {
-		_ = d.Close()
-		l.dev, l.came = nil, make(chan struct{})
-		l.set(stateFailed, "the interface has gone and is being made again")
+	mine := l.dev == d
+	if mine {
+		l.dev = nil
+		l.set(stateFailed, whyGone)
+	}
+	l.mu.Unlock()
+	if mine {
+		signal(l.wake)
+		_ = d.Close() // waits for calls under way, which fail
 	}
 }
 
-func (l *lane) up() bool {
+// probe asks the device for nothing, to find out whether it lives: it removes
+// the one key that no peer can have, its own.
+func (l *lane) probe(ctx context.Context) (alive bool, err error) {
 	l.mu.RLock()
-	defer l.mu.RUnlock()
-	return l.dev != nil
-}
-
-func (l *lane) upsert(ctx context.Context, p ...wgdev.Peer) error {
-	return l.use(ctx, func(d *wgdev.Device) error { return d.Upsert(ctx, p...) })
-}
-
-func (l *lane) remove(ctx context.Context, keys ...wgdev.Key) error {
-	return l.use(ctx, func(d *wgdev.Device) error { return d.Remove(ctx, keys...) })
-}
-
-func (l *lane) peers(ctx context.Context) (out []wgdev.PeerState, err error) {
-	err = l.use(ctx, func(d *wgdev.Device) error {
-		out, err = d.Peers(ctx)
-		return err
-	})
-	return out, err
-}
-
-// difference counts what equalize had to do.
-type difference struct{ added, changed, removed int }
-
-// equalize makes the interface hold exactly the wanted peers. Peers that were
-// missing get their last endpoints, so that the server can speak first.
-func (l *lane) equalize(ctx context.Context, want map[id.Device]wanted, index int, book *wgdev.EndpointBook) (difference, error) {
-	have, err := l.peers(ctx)
-	if err != nil {
-		return difference{}, err
+	dev, own := l.dev, l.public
+	l.mu.RUnlock()
+	if dev == nil {
+		return false, nil
 	}
-	missing := make(map[wgdev.Key]wgdev.Peer, len(want))
-	for _, w := range want {
-		missing[w.key] = w.peer(index)
+	ctx, cancel := context.WithTimeout(ctx, probeWait)
+	defer cancel()
+	err = dev.Remove(ctx, own)
+	if errors.Is(err, wgdev.ErrGone) {
+		l.lost(dev)
+		return false, nil
 	}
-	var done difference
-	var extra []wgdev.Key
-	var upsert []wgdev.Peer
-	for _, p := range have {
-		w, ok := missing[p.PublicKey]
-		delete(missing, p.PublicKey)
-		switch {
-		case !ok:
-			extra = append(extra, p.PublicKey)
-		case !p.SameConfig(w):
-			upsert = append(upsert, w)
-		}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.dev != dev:
+	case err != nil:
+		l.set(stateFailed, "the interface does not answer: "+err.Error())
+	case l.state == stateFailed:
+		l.setUp()
 	}
-	done.removed, done.changed, done.added = len(extra), len(upsert), len(missing)
-	if err := l.remove(ctx, extra...); err != nil {
-		return difference{}, err
-	}
-	add := make([]wgdev.Peer, 0, len(missing))
-	for _, p := range missing {
-		add = append(add, p)
-	}
-	if err := l.upsert(ctx, append(upsert, book.Fill(add)...)...); err != nil {
-		return difference{}, err
-	}
-	return done, nil
+	return true, err
 }
 
 func (l *lane) describe() api.Lane {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
+	gateways := l.gateways()
 	out := api.Lane{
 		Name: l.name, State: l.state, Reason: l.reason, Since: l.at, Interface: l.cfg.Interface, Backend: "none",
-		Port: int(l.cfg.Port), MTU: l.cfg.MTU, DNS: slices.Clone(l.cfg.DNS),
-		IPv4: netip.PrefixFrom(l.cfg.IPv4.Addr().Next(), l.cfg.IPv4.Bits()),
-		IPv6: netip.PrefixFrom(l.cfg.IPv6.Addr().Next(), l.cfg.IPv6.Bits()),
+		Port: int(l.cfg.Port), MTU: l.cfg.MTU, DNS: slices.Clone(l.cfg.DNS), IPv4: gateways[0], IPv6: gateways[1],
 	}
 	if out.DNS == nil {
 		out.DNS = []netip.Addr{}

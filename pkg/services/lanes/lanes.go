@@ -1,11 +1,3 @@
-// Package lanes is the one service with CAP_NET_ADMIN: it owns the two
-// WireGuard interfaces, their addresses and keys, and the nftables table.
-//
-// It owns what the kernel (or wireguard-go) holds and brings it back to what is
-// wanted, whoever changed it. Which peers there should be it is told by
-// sessions, and forgets when it ends: a new epoch makes sessions tell it again,
-// while the interfaces go on with the peers they have. A Lanes may be used
-// concurrently. DESIGN.md tells about restarts.
 package lanes
 
 import (
@@ -16,7 +8,6 @@ import (
 	"net/netip"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"vpnd/pkg/api/events"
@@ -29,9 +20,15 @@ import (
 	"vpnd/pkg/wgdev"
 )
 
-// txQueueLen is the interfaces' queue: with the default of 500 packets bursts
-// of UDP are lost before WireGuard sees them.
-const txQueueLen = 5000
+// Config says what the lanes are.
+type Config struct {
+	Lanes        config.Lanes
+	ControlPort  uint16
+	StateDir     string        // interface keys, endpoints
+	RunDir       string        // sockets of wireguard-go
+	Daemon       []string      // argv that ends up in RunDaemon
+	CompareEvery time.Duration // how often peers are compared with the interfaces; zero is 30 s
+}
 
 // Lanes owns both lanes.
 type Lanes struct {
@@ -42,20 +39,18 @@ type Lanes struct {
 	wall    *nft.Firewall
 	lanes   [2]*lane // vpn, tor
 	book    *wgdev.EndpointBook
+	guarded chan struct{} // closed when the rules are in place for the first time
 
-	synced atomic.Bool
-	mu     sync.Mutex
-	want   map[id.Device]wanted
-	byKey  map[wgdev.Key]id.Device
-	last   map[id.Device]api.PeerStats // as of the last reading
-
-	// changing is held shared by single changes and exclusively by whoever
-	// compares all peers, who would otherwise undo a change half made.
+	// changing is held shared by single changes and alone by whoever equalizes
+	// all peers, who would otherwise undo a change half made. It comes before mu.
 	changing sync.RWMutex
 
-	wallState nft.State
-	wallErr   error // guarded by mu
-	guarded   bool  // the rules were in place once; Run alone uses it
+	mu      sync.Mutex
+	synced  bool // a Sync came since start: want is complete
+	want    map[id.Device]wanted
+	byKey   map[wgdev.Key]id.Device
+	last    map[id.Device]api.PeerStats // as of the latest reading
+	wallErr error
 }
 
 // wanted is a device's peer on both interfaces.
@@ -70,16 +65,8 @@ func (w wanted) peer(lane int) wgdev.Peer {
 	return wgdev.Peer{PublicKey: w.key, PresharedKey: w.psk, AllowedIPs: w.addrs[lane]}
 }
 
-// Config says what the lanes are.
-type Config struct {
-	Lanes       config.Lanes
-	ControlPort uint16
-	StateDir    string   // interface keys, endpoints
-	RunDir      string   // sockets of wireguard-go
-	Daemon      []string // argv that ends up in wgdev.RunDaemon
-}
-
-// New prepares both lanes. It does no I/O; Run brings them up.
+// New prepares both lanes. It does no I/O; Run brings them up. log and publish
+// may be nil.
 func New(cfg Config, log *slog.Logger, publish func(events.Event)) (*Lanes, error) {
 	wall, err := nft.New(nft.Config{
 		VPN: wallLane(cfg.Lanes.VPN), Tor: wallLane(cfg.Lanes.Tor), ControlPort: cfg.ControlPort,
@@ -88,10 +75,20 @@ func New(cfg Config, log *slog.Logger, publish func(events.Event)) (*Lanes, erro
 	if err != nil {
 		return nil, err
 	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	if publish == nil {
+		publish = func(events.Event) {}
+	}
+	if cfg.CompareEvery == 0 {
+		cfg.CompareEvery = compareEvery
+	}
 	l := &Lanes{
 		cfg: cfg, log: log, publish: publish, epoch: rpc.NewRequestID(), wall: wall, book: wgdev.NewEndpointBook(),
-		want: map[id.Device]wanted{}, byKey: map[wgdev.Key]id.Device{}, last: map[id.Device]api.PeerStats{},
-		wallState: nft.State{VPN: nft.VPNUp, Tor: nft.TorBlocked},
+		guarded: make(chan struct{}),
+		want:    map[id.Device]wanted{}, byKey: map[wgdev.Key]id.Device{}, last: map[id.Device]api.PeerStats{},
+		wallErr: errors.New("not in place yet"),
 	}
 	l.lanes[0] = newLane(api.VPN, cfg.Lanes.VPN, cfg)
 	l.lanes[1] = newLane(api.Tor, cfg.Lanes.Tor, cfg)
@@ -107,6 +104,9 @@ func wallLane(c config.Lane) nft.Lane {
 
 func (l *Lanes) bookPath() string { return filepath.Join(l.cfg.StateDir, "endpoints.json") }
 
+// undoWait bounds the taking back of half a peer.
+const undoWait = 5 * time.Second
+
 // Put programs a peer on both interfaces and returns when both have it.
 func (l *Lanes) Put(ctx context.Context, p api.Peer) error {
 	w, err := parse(p)
@@ -116,28 +116,52 @@ func (l *Lanes) Put(ctx context.Context, p api.Peer) error {
 	l.changing.RLock()
 	defer l.changing.RUnlock()
 	if err := l.bothLanes(func(i int) error { return l.lanes[i].upsert(ctx, w.peer(i)) }); err != nil {
-		// Half a peer is none: what got through is taken back.
-		undo := context.WithoutCancel(ctx)
-		_ = l.bothLanes(func(i int) error { return l.lanes[i].remove(undo, w.key) })
+		l.takeBack(ctx, w)
 		return err
 	}
+	if replaced := l.note(w); len(replaced) > 0 {
+		l.book.Forget(replaced...)
+		return l.bothLanes(func(i int) error { return l.lanes[i].remove(ctx, replaced...) })
+	}
+	return nil
+}
+
+// takeBack removes what got through of a failed Put: half a peer is none. One
+// that was there before stays; the next comparison completes it.
+func (l *Lanes) takeBack(ctx context.Context, w wanted) {
 	l.mu.Lock()
-	old, replaced := l.want[w.device]
-	l.want[w.device], l.byKey[w.key] = w, w.device
-	if replaced = replaced && old.key != w.key; replaced {
+	_, known := l.byKey[w.key]
+	l.mu.Unlock()
+	if known {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoWait)
+	defer cancel()
+	if err := l.bothLanes(func(i int) error { return l.lanes[i].remove(ctx, w.key) }); err != nil {
+		l.log.Warn("peer_not_taken_back", "device", w.device, "err", err)
+	}
+}
+
+// note makes a peer wanted, and gives the keys that its device had before.
+func (l *Lanes) note(w wanted) (replaced []wgdev.Key) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if other, ok := l.byKey[w.key]; ok && other != w.device { // the key has changed hands
+		delete(l.want, other)
+		delete(l.last, other)
+	}
+	if old, ok := l.want[w.device]; ok && old.key != w.key {
+		replaced = append(replaced, old.key)
 		delete(l.byKey, old.key)
 		delete(l.last, w.device)
 	}
-	l.mu.Unlock()
-	if !replaced {
-		return nil
-	}
-	l.book.Forget(old.key)
-	return l.bothLanes(func(i int) error { return l.lanes[i].remove(ctx, old.key) })
+	l.want[w.device], l.byKey[w.key] = w, w.device
+	return replaced
 }
 
 // Remove takes peers off both interfaces, returns when they are gone, and
-// gives their last counters.
+// gives their last counters. Peers are not wanted any more whether it succeeds
+// or not.
 func (l *Lanes) Remove(ctx context.Context, removals []api.Removal) ([]api.PeerStats, error) {
 	keys := make([]wgdev.Key, len(removals))
 	for i, r := range removals {
@@ -150,16 +174,27 @@ func (l *Lanes) Remove(ctx context.Context, removals []api.Removal) ([]api.PeerS
 	l.changing.RLock()
 	defer l.changing.RUnlock()
 	l.freshen(ctx)
+	last, keys := l.unwant(removals, keys)
 	if err := l.bothLanes(func(i int) error { return l.lanes[i].remove(ctx, keys...) }); err != nil {
 		return nil, err
 	}
 	l.book.Forget(keys...)
-	var last []api.PeerStats
+	return last, nil
+}
+
+// unwant forgets peers, and gives their last counters and the keys to remove:
+// not those that belong to other devices by now.
+func (l *Lanes) unwant(removals []api.Removal, keys []wgdev.Key) (last []api.PeerStats, remove []wgdev.Key) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, r := range removals {
-		if l.want[r.Device].key != keys[i] {
-			continue // the device has another peer by now
+		owner, known := l.byKey[keys[i]]
+		if known && owner != r.Device {
+			continue
+		}
+		remove = append(remove, keys[i])
+		if !known {
+			continue
 		}
 		if st, ok := l.last[r.Device]; ok {
 			last = append(last, st)
@@ -168,23 +203,7 @@ func (l *Lanes) Remove(ctx context.Context, removals []api.Removal) ([]api.PeerS
 		delete(l.byKey, keys[i])
 		delete(l.last, r.Device)
 	}
-	return last, nil
-}
-
-// freshenMax is how many peers there may be for a removal to read all counters
-// once more: a device's cost must not depend on how many there are, so beyond
-// it the last reading counts, a few seconds old.
-const freshenMax = 1000
-
-func (l *Lanes) freshen(ctx context.Context) {
-	l.mu.Lock()
-	n := len(l.want)
-	l.mu.Unlock()
-	if n <= freshenMax {
-		if _, err := l.Stats(ctx); err != nil {
-			l.log.Debug("last_counters_not_read", "err", err)
-		}
-	}
+	return last, remove
 }
 
 // Sync makes the interfaces hold exactly these peers.
@@ -195,6 +214,12 @@ func (l *Lanes) Sync(ctx context.Context, peers []api.Peer) (api.Synced, error) 
 		w, err := parse(p)
 		if err != nil {
 			return api.Synced{}, fmt.Errorf("peers[%d]: %w", i, err)
+		}
+		if other, ok := byKey[w.key]; ok {
+			return api.Synced{}, fault.InvalidField(fmt.Sprintf("body.peers[%d].public_key", i), "is that of device %s too", other)
+		}
+		if _, ok := want[w.device]; ok {
+			return api.Synced{}, fault.InvalidField(fmt.Sprintf("body.peers[%d].device_id", i), "%s is there twice", w.device)
 		}
 		want[w.device], byKey[w.key] = w, w.device
 	}
@@ -209,98 +234,24 @@ func (l *Lanes) Sync(ctx context.Context, peers []api.Peer) (api.Synced, error) 
 		return api.Synced{}, err
 	}
 	l.mu.Lock()
-	l.want, l.byKey = want, byKey
+	defer l.mu.Unlock()
 	for d := range l.last {
-		if _, ok := want[d]; !ok {
+		if want[d].key != l.want[d].key {
 			delete(l.last, d)
 		}
 	}
-	l.mu.Unlock()
-	l.synced.Store(true)
+	l.want, l.byKey, l.synced = want, byKey, true
 	return api.Synced{
 		Epoch: l.epoch, Added: max(done[0].added, done[1].added),
 		Changed: max(done[0].changed, done[1].changed), Removed: max(done[0].removed, done[1].removed),
 	}, nil
 }
 
-// Stats reads all counters and remembers where peers were heard from.
-func (l *Lanes) Stats(ctx context.Context) ([]api.PeerStats, error) {
-	var states [2][]wgdev.PeerState
-	err := l.bothLanes(func(i int) (err error) {
-		states[i], err = l.lanes[i].peers(ctx)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	stats := make(map[id.Device]*api.PeerStats)
+// Epoch tells which run of this service it is, and whether a Sync has come.
+func (l *Lanes) Epoch() api.EpochReply {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i, peers := range states {
-		l.book.Observe(peers)
-		for _, p := range peers {
-			device, ok := l.byKey[p.PublicKey]
-			if !ok {
-				continue
-			}
-			st := stats[device]
-			if st == nil {
-				st = &api.PeerStats{Device: device}
-				stats[device] = st
-			}
-			note(st, l.lanes[i].name, p)
-		}
-	}
-	out := make([]api.PeerStats, 0, len(stats))
-	for d, st := range stats {
-		l.last[d] = *st
-		out = append(out, *st)
-	}
-	return out, nil
-}
-
-// note adds what one interface knows of a device.
-func note(st *api.PeerStats, lane api.Name, p wgdev.PeerState) {
-	c := api.Counters{RxBytes: int64(p.RxBytes), TxBytes: int64(p.TxBytes)}
-	if lane == api.VPN {
-		st.VPN = c
-	} else {
-		st.Tor = c
-	}
-	if p.LastHandshake.IsZero() || (st.LastHandshake != nil && st.LastHandshake.After(p.LastHandshake)) {
-		return
-	}
-	t := p.LastHandshake.UTC()
-	st.LastHandshake, st.HandshakeLane = &t, lane
-	if p.Endpoint.IsValid() {
-		st.Endpoint = p.Endpoint.String()
-	}
-}
-
-// List describes both lanes.
-func (l *Lanes) List() []api.Lane {
-	l.mu.Lock()
-	peers, wallErr := len(l.want), l.wallErr
-	l.mu.Unlock()
-	out := make([]api.Lane, len(l.lanes))
-	for i, ln := range l.lanes {
-		out[i] = ln.describe()
-		out[i].Peers = peers
-		if out[i].State == stateUp && wallErr != nil {
-			out[i].State, out[i].Reason = stateFailed, wallErr.Error()
-		}
-	}
-	return out
-}
-
-// Ready tells why a lane does not carry what it should.
-func (l *Lanes) Ready() error {
-	for _, ln := range l.List() {
-		if ln.State == stateFailed || ln.State == stateDown {
-			return fault.New(fault.Unavailable, "lane %s: %s", ln.Name, ln.Reason)
-		}
-	}
-	return nil
+	return api.EpochReply{Epoch: l.epoch, Synced: l.synced}
 }
 
 func (l *Lanes) bothLanes(do func(i int) error) error {
@@ -312,6 +263,9 @@ func (l *Lanes) bothLanes(do func(i int) error) error {
 
 func parse(p api.Peer) (wanted, error) {
 	w := wanted{device: p.Device}
+	if p.Device == "" {
+		return w, fault.InvalidField("body.device_id", "is missing")
+	}
 	var err error
 	if w.key, err = wgdev.ParsePublicKey(p.PublicKey); err != nil {
 		return w, fault.InvalidField("body.public_key", "%v", err)
@@ -320,15 +274,12 @@ func parse(p api.Peer) (wanted, error) {
 		return w, fault.InvalidField("body.preshared_key", "is not a preshared key")
 	}
 	for i, addrs := range [2][]netip.Addr{p.VPN, p.Tor} {
-		for _, a := range addrs {
+		for j, a := range addrs {
 			if !a.IsValid() {
-				return w, fault.InvalidField("body", "an address is missing")
+				return w, fault.InvalidField(fmt.Sprintf("body.%s[%d]", []api.Name{api.VPN, api.Tor}[i], j), "is not an address")
 			}
 			w.addrs[i] = append(w.addrs[i], netip.PrefixFrom(a, a.BitLen()))
 		}
 	}
 	return w, nil
 }
-
-// since is when something became as it is.
-func since() time.Time { return time.Now().UTC() }

@@ -2,6 +2,7 @@ package lanes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -42,11 +43,12 @@ func build(_ context.Context, env *service.Env) (service.Instance, error) {
 	if err != nil {
 		return service.Instance{}, err
 	}
-	register(env.Server, l)
+	Register(env.Server, l)
 	return service.Instance{Run: l.Run, Ready: l.Ready}, nil
 }
 
-func register(s *rpc.Server, l *Lanes) {
+// Register serves the operations.
+func Register(s *rpc.Server, l *Lanes) {
 	rpc.Handle(s, api.Put, func(ctx context.Context, r *api.PutRequest) (*api.Applied, error) {
 		return &api.Applied{Epoch: l.epoch}, l.Put(ctx, r.Body)
 	})
@@ -60,10 +62,12 @@ func register(s *rpc.Server, l *Lanes) {
 	})
 	rpc.Handle(s, api.Stats, func(ctx context.Context, _ *struct{}) (*api.StatsReply, error) {
 		stats, err := l.Stats(ctx)
-		return &api.StatsReply{Epoch: l.epoch, Synced: l.synced.Load(), Peers: stats}, err
+		e := l.Epoch()
+		return &api.StatsReply{Epoch: e.Epoch, Synced: e.Synced, Peers: stats}, err
 	})
 	rpc.Handle(s, api.Epoch, func(context.Context, *struct{}) (*api.EpochReply, error) {
-		return &api.EpochReply{Epoch: l.epoch, Synced: l.synced.Load()}, nil
+		e := l.Epoch()
+		return &e, nil
 	})
 	rpc.Handle(s, api.List, func(context.Context, *struct{}) (*rpc.List[api.Lane], error) {
 		list := l.List()
@@ -135,9 +139,10 @@ func Teardown(ctx context.Context, c config.Config, runDir string) error {
 		return err
 	}
 	for _, ln := range l.lanes {
-		if err := wgdev.Stop(ctx, ln.open); err != nil {
-			return err
-		}
+		err = errors.Join(err, wgdev.Stop(ctx, ln.open))
+	}
+	if err != nil {
+		return err // the rules stay as long as an interface does
 	}
 	return l.wall.Remove(ctx)
 }

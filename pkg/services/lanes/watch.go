@@ -3,124 +3,176 @@ package lanes
 import (
 	"context"
 	"maps"
+	"sync"
 	"time"
 
 	"vpnd/pkg/api/events"
+	"vpnd/pkg/api/id"
 	"vpnd/pkg/link"
+	"vpnd/pkg/nft"
 )
 
 const (
 	watchEvery     = 100 * time.Millisecond // interfaces that are gone
-	wallEvery      = time.Second            // rules that a stranger changed
+	wallEvery      = 250 * time.Millisecond // rules that a stranger changed
 	endpointsEvery = 5 * time.Second        // endpoints written down
-	equalEvery     = 30 * time.Second       // peers compared with the interfaces
+	compareEvery   = 30 * time.Second       // peers compared with the interfaces
 )
 
 // Run brings the lanes up and keeps them as they should be until ctx ends. The
-// interfaces are left as they are: tunnels outlive us.
+// interfaces are left as they are: tunnels outlive us. It owns every goroutine.
 func (l *Lanes) Run(ctx context.Context) error {
 	if err := l.book.Load(l.bookPath()); err != nil {
 		l.log.Warn("endpoints_not_loaded", "err", err)
 	}
-	next := map[string]time.Time{}
-	due := func(name string, every time.Duration) bool {
-		now := time.Now()
-		if now.Before(next[name]) {
-			return false
-		}
-		next[name] = now.Add(every)
-		return true
+	var all sync.WaitGroup
+	all.Go(func() { l.keepWall(ctx) })
+	for i, ln := range l.lanes {
+		all.Go(func() { l.keepUp(ctx, ln) })
+		all.Go(func() { each(ctx, l.cfg.CompareEvery, ln.changed, func() { l.compare(ctx, i) }) })
 	}
-	l.guard(ctx) // the rules first: no interface is up without them
-	l.forward(ctx)
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
-	for {
-		l.restore(ctx)
-		if due("wall", wallEvery) {
-			l.guard(ctx)
-		}
-		if due("endpoints", endpointsEvery) {
-			l.remember()
-		}
-		if due("equal", equalEvery) && l.synced.Load() {
-			l.compare(ctx)
-		}
+	all.Go(func() {
+		each(ctx, endpointsEvery, nil, l.remember)
+		l.remember()
+	})
+	all.Wait()
+	return nil
+}
+
+// each calls fn now and then, and when it is woken, until ctx ends.
+func each(ctx context.Context, pause time.Duration, wake <-chan struct{}, fn func()) {
+	t := time.NewTicker(pause)
+	defer t.Stop()
+	for ctx.Err() == nil {
+		fn()
 		select {
 		case <-ctx.Done():
-			l.remember()
-			return nil
-		case <-tick.C:
+		case <-t.C:
+		case <-wake:
 		}
 	}
 }
 
-// restore brings up the lanes that are not there, with the peers they should
-// have.
-func (l *Lanes) restore(ctx context.Context) {
-	for i, ln := range l.lanes {
-		if ln.up() {
-			continue
+// keepWall keeps the rules in place. The host forwards packets only after they
+// were.
+func (l *Lanes) keepWall(ctx context.Context) {
+	forwarding := false
+	var said string
+	each(ctx, wallEvery, nil, func() {
+		if !l.guard(ctx) || forwarding {
+			return
 		}
-		before := ln.describe().Reason
-		fresh, err := ln.bringUp(ctx)
-		if err != nil {
-			if err.Error() != before { // say it once
-				l.log.Error("lane_failed", "lane", ln.name, "err", err)
-				l.publish(events.Event{Type: "lane.failed", Reason: string(ln.name), Message: err.Error()})
-			}
-			continue
+		err := l.forward(ctx)
+		if forwarding = err == nil; !forwarding && err.Error() != said {
+			said = err.Error() // once
+			l.log.Error("forwarding_not_enabled", "err", err)
+			l.publish(events.Event{Type: "lane.failed", Message: "forwarding could not be enabled: " + said})
 		}
-		l.log.Info("lane_up", "lane", ln.name, "interface", ln.cfg.Interface, "backend", ln.describe().Backend, "adopted", !fresh)
-		l.publish(events.Event{Type: "lane.up", Reason: string(ln.name)})
-		if l.synced.Load() {
-			l.compareLane(ctx, i)
-		}
-	}
+	})
 }
 
-// guard applies the rules where they are not what they should be.
-func (l *Lanes) guard(ctx context.Context) {
+// guard applies the rules where they are not what they should be, and tells
+// whether they are now.
+func (l *Lanes) guard(ctx context.Context) bool {
 	drift, err := l.wall.Check(ctx)
 	if err == nil && drift.OK() {
 		l.setWall(nil)
-		return
+		return true
 	}
-	err = l.wall.Apply(ctx, l.wallState)
-	if l.setWall(err) && err != nil {
-		l.log.Error("firewall_failed", "err", err)
-		l.publish(events.Event{Type: "firewall.failed", Message: err.Error()})
+	err = l.wall.Apply(ctx, nft.State{VPN: nft.VPNUp, Tor: nft.TorBlocked})
+	if ctx.Err() != nil {
+		return false
 	}
-	if err == nil && l.guarded {
+	if news := l.setWall(err); err != nil {
+		if news {
+			l.log.Error("firewall_failed", "err", err)
+			l.publish(events.Event{Type: "firewall.failed", Message: err.Error()})
+		}
+		return false
+	}
+	select {
+	case <-l.guarded:
 		l.log.Warn("firewall_repaired", "drift", drift.String())
 		l.publish(events.Event{Type: "firewall.repaired", Message: drift.String()})
+	default:
+		close(l.guarded)
 	}
-	l.guarded = l.guarded || err == nil
+	return true
 }
 
 // setWall notes how the rules are and tells whether that is news.
 func (l *Lanes) setWall(err error) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	news := (err == nil) != (l.wallErr == nil)
+	news := err == nil || l.wallErr == nil || err.Error() != l.wallErr.Error()
 	l.wallErr = err
 	return news
 }
 
 // forward lets the host forward packets; without it no lane carries anything.
-func (l *Lanes) forward(ctx context.Context) {
+func (l *Lanes) forward(ctx context.Context) error {
 	links, err := link.Open()
-	if err == nil {
-		defer links.Close()
-		var changed []string
-		if changed, err = links.EnableForwarding(ctx); len(changed) > 0 {
-			l.log.Info("forwarding_enabled", "changed", changed)
-		}
-	}
 	if err != nil {
-		l.log.Error("forwarding_not_enabled", "err", err)
-		l.publish(events.Event{Type: "lane.failed", Message: "forwarding could not be enabled: " + err.Error()})
+		return err
 	}
+	defer links.Close()
+	changed, err := links.EnableForwarding(ctx)
+	if len(changed) > 0 {
+		l.log.Info("forwarding_enabled", "changed", changed)
+	}
+	return err
+}
+
+// keepUp brings a lane up when it is not there. No interface is made before the
+// rules are in place.
+func (l *Lanes) keepUp(ctx context.Context, ln *lane) {
+	select {
+	case <-l.guarded:
+	case <-ctx.Done():
+		return
+	}
+	var said string
+	var failures backoff
+	each(ctx, watchEvery, ln.wake, func() {
+		alive, err := ln.probe(ctx)
+		if !alive {
+			if failures.resting() {
+				return
+			}
+			var fresh bool
+			if fresh, err = ln.bringUp(ctx); err == nil {
+				l.log.Info("lane_up", "lane", ln.name, "interface", ln.cfg.Interface, "backend", ln.describe().Backend, "adopted", !fresh)
+				l.publish(events.Event{Type: "lane.up", Reason: string(ln.name)})
+				signal(ln.changed)
+			}
+			failures.note(err)
+		}
+		switch {
+		case err == nil:
+			said = ""
+		case ctx.Err() == nil && err.Error() != said:
+			said = err.Error()
+			l.log.Error("lane_failed", "lane", ln.name, "err", err)
+			l.publish(events.Event{Type: "lane.failed", Reason: string(ln.name), Message: said})
+		}
+	})
+}
+
+// backoff spaces out attempts that keep failing.
+type backoff struct {
+	pause time.Duration
+	until time.Time
+}
+
+func (b *backoff) resting() bool { return time.Now().Before(b.until) }
+
+func (b *backoff) note(err error) {
+	if err == nil {
+		*b = backoff{}
+		return
+	}
+	b.pause = min(max(2*b.pause, watchEvery), 2*time.Second)
+	b.until = time.Now().Add(b.pause)
 }
 
 func (l *Lanes) remember() {
@@ -129,25 +181,41 @@ func (l *Lanes) remember() {
 	}
 }
 
-// compare brings back peers that a stranger changed or removed.
-func (l *Lanes) compare(ctx context.Context) {
-	for i := range l.lanes {
-		l.compareLane(ctx, i)
+// compare brings back what a stranger, or the death of wireguard-go, has
+// changed of a lane's peers. It keeps single changes waiting only when there is
+// something to do.
+func (l *Lanes) compare(ctx context.Context, i int) {
+	ln := l.lanes[i]
+	want, complete := l.wants()
+	if complete {
+		p, err := ln.compare(ctx, want, i, l.book)
+		if err == nil && p.difference().none() {
+			return
+		}
+	}
+	l.changing.Lock() // also waits for a Sync under way
+	defer l.changing.Unlock()
+	if want, complete = l.wants(); !complete {
+		return // what is missing, and what too many, nobody has told yet
+	}
+	d, err := ln.equalize(ctx, want, i, l.book)
+	if err != nil {
+		if ctx.Err() == nil {
+			l.log.Warn("peers_not_compared", "lane", ln.name, "err", err)
+		}
+		return
+	}
+	if !d.none() {
+		l.log.Info("peers_restored", "lane", ln.name, "added", d.added, "changed", d.changed, "removed", d.removed)
 	}
 }
 
-func (l *Lanes) compareLane(ctx context.Context, i int) {
-	l.changing.Lock()
-	defer l.changing.Unlock()
+// wants gives a copy of the wanted peers, and whether they are all.
+func (l *Lanes) wants() (map[id.Device]wanted, bool) {
 	l.mu.Lock()
-	want := maps.Clone(l.want)
-	l.mu.Unlock()
-	d, err := l.lanes[i].equalize(ctx, want, i, l.book)
-	if err != nil {
-		l.log.Warn("peers_not_compared", "lane", l.lanes[i].name, "err", err)
-		return
+	defer l.mu.Unlock()
+	if !l.synced {
+		return nil, false
 	}
-	if d != (difference{}) {
-		l.log.Info("peers_restored", "lane", l.lanes[i].name, "added", d.added, "changed", d.changed, "removed", d.removed)
-	}
+	return maps.Clone(l.want), true
 }

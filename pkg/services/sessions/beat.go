@@ -1,34 +1,35 @@
 package sessions
 
 import (
+	"context"
 	"time"
 
 	"vpnd/pkg/api/id"
 	api "vpnd/pkg/api/sessions"
+	"vpnd/pkg/api/users"
 )
 
-// Beat notes a heartbeat. It touches memory only; the reconciler writes it
-// down with the next checkpoint.
-func (m *Manager) Beat(b api.BeatItem) api.BeatResult {
-	m.mu.Lock()
-	s := m.byDevice[b.Device]
-	m.mu.Unlock()
+// Beat notes a heartbeat. Of an open session it touches memory only; the next
+// checkpoint writes it down.
+func (m *Manager) Beat(ctx context.Context, b api.BeatItem) api.BeatResult {
+	s := m.open(b.Device)
 	if s == nil || s.User != b.User {
-		return api.BeatResult{Refused: "session_closed", Why: m.whyClosed(b.Device)}
+		return api.BeatResult{Refused: "session_closed", Why: m.whyClosed(ctx, b.User, b.Device)}
 	}
 	return api.BeatResult{State: api.Online, Recovered: m.heard(s, b.Remote)}
 }
 
 // heard notes a sign of life and tells whether the session was offline.
 func (m *Manager) heard(s *session, remote string) (recovered bool) {
-	now := m.now().UTC()
+	now := m.stamp()
 	m.mu.Lock()
-	s.LastHeartbeat = &now
-	if remote != "" {
-		s.Remote = remote
+	if s.State != api.Closed { // it may have been closed since the caller found it
+		s.LastHeartbeat, s.dirty = &now, true
+		if remote != "" {
+			s.Remote = remote
+		}
+		recovered = m.recover(s, now)
 	}
-	s.dirty = true
-	recovered = m.recover(s, now)
 	m.mu.Unlock()
 	if recovered {
 		m.tell("session.recovered", s, api.Recovered)
@@ -50,21 +51,34 @@ func (m *Manager) isFresh(s *session, now time.Time) bool {
 	if s.LastHeartbeat != nil && now.Sub(*s.LastHeartbeat) < m.cfg.HeartbeatTTL {
 		return true
 	}
+	return s.shookHands(now)
+}
+
+// shookHands tells whether a handshake proves that the device is there. The
+// caller holds mu.
+func (s *session) shookHands(now time.Time) bool {
 	return s.LastHandshake != nil && now.Sub(*s.LastHandshake) < handshakeFresh
 }
 
-// whyClosed looks up why the device's latest session ended.
-func (m *Manager) whyClosed(device id.Device) api.Reason {
-	r, err := m.db.lastReason(device)
+// whyClosed looks up why the device's latest session ended; "" when that is
+// not known, or does not count any more.
+func (m *Manager) whyClosed(ctx context.Context, user id.User, device id.Device) api.Reason {
+	r, err := m.db.lastReason(ctx, user, device)
 	if err != nil {
 		m.log.Warn("close_reason_unknown", "device", device, "err", err)
+		return ""
+	}
+	if r == api.UserSuspended {
+		if a, err := m.sib.Account(ctx, user); err == nil && a.Status == users.Active {
+			return "" // active again
+		}
 	}
 	return r
 }
 
 // sweep marks silent sessions offline and gives those past their hard TTL.
 func (m *Manager) sweep() (expired []*session) {
-	now := m.now()
+	now := m.stamp()
 	var silent []*session
 	m.mu.Lock()
 	for _, s := range m.byID {
@@ -72,7 +86,7 @@ func (m *Manager) sweep() (expired []*session) {
 		case !now.Before(s.ExpiresAt):
 			expired = append(expired, s)
 		case s.State == api.Online && !m.isFresh(s, now):
-			s.State, s.Reason, s.Since, s.dirty = api.Offline, api.Silent, now.UTC(), true
+			s.State, s.Reason, s.Since, s.dirty = api.Offline, api.Silent, now, true
 			silent = append(silent, s)
 		}
 	}
@@ -81,4 +95,11 @@ func (m *Manager) sweep() (expired []*session) {
 		m.tell("session.offline", s, api.Silent)
 	}
 	return expired
+}
+
+// expire closes a session whose hard TTL is over.
+func (m *Manager) expire(ctx context.Context, s *session) {
+	if _, err := m.closeDevice(ctx, s.Device, s.ID, api.Expired, false); err != nil && ctx.Err() == nil {
+		m.log.Warn("expired_session_not_closed", "session", s.ID, "err", err)
+	}
 }

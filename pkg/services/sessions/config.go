@@ -36,31 +36,22 @@ func ConfigFrom(c config.Config) Config {
 // REJECT_AFTER_TIME (WireGuard paper, section 6.1) its keys are dead.
 const handshakeFresh = 180 * time.Second
 
-func (c Config) fits(s *session) bool {
-	return c.VPN.IPv4.Contains(s.VPNIPv4) && c.VPN.IPv6.Contains(s.VPNIPv6) &&
-		c.Tor.IPv4.Contains(s.TorIPv4) && c.Tor.IPv6.Contains(s.TorIPv6)
-}
-
-// serverKeys are the interfaces' public keys, as lanes told them.
-type serverKeys struct {
-	epoch string
-	keys  map[lanes.Name]string
-}
-
-// reply describes an open session to its device.
-func (m *Manager) reply(s *session, keys *serverKeys) *client.Initiated {
+// reply describes an open session to its device. Only fields that never change
+// are read of it.
+func (m *Manager) reply(s *session, server serverKeys) *client.Initiated {
+	host := m.endpoint()
 	return &client.Initiated{
 		SessionID: s.ID,
 		Lanes: client.Lanes{
-			VPN: m.laneConfig(m.cfg.VPN, keys.keys[lanes.VPN], s.presharedKey, s.VPNIPv4, s.VPNIPv6),
-			Tor: m.laneConfig(m.cfg.Tor, keys.keys[lanes.Tor], s.presharedKey, s.TorIPv4, s.TorIPv6),
+			VPN: m.laneConfig(m.cfg.VPN, host, server.keys[lanes.VPN], s.presharedKey, s.VPNIPv4, s.VPNIPv6),
+			Tor: m.laneConfig(m.cfg.Tor, host, server.keys[lanes.Tor], s.presharedKey, s.TorIPv4, s.TorIPv6),
 		},
 		HeartbeatTTL: int(m.cfg.HeartbeatTTL / time.Second),
 		HardTTL:      int(s.ExpiresAt.Sub(m.now()) / time.Second),
 	}
 }
 
-func (m *Manager) laneConfig(l config.Lane, key, psk string, ip4, ip6 netip.Addr) client.LaneConfig {
+func (m *Manager) laneConfig(l config.Lane, host, key, psk string, ip4, ip6 netip.Addr) client.LaneConfig {
 	gw := l.IPv4.Addr().Next()
 	dns := make([]string, 0, len(l.DNS)+1)
 	for _, a := range l.DNS {
@@ -70,7 +61,7 @@ func (m *Manager) laneConfig(l config.Lane, key, psk string, ip4, ip6 netip.Addr
 		dns = append(dns, gw.String(), l.IPv6.Addr().Next().String())
 	}
 	return client.LaneConfig{
-		Endpoint:            net.JoinHostPort(m.endpoint(), strconv.Itoa(int(l.Port))),
+		Endpoint:            net.JoinHostPort(host, strconv.Itoa(int(l.Port))),
 		ServerPublicKey:     key,
 		PresharedKey:        psk,
 		Addresses:           []string{netip.PrefixFrom(ip4, 32).String(), netip.PrefixFrom(ip6, 128).String()},

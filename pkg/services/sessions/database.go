@@ -10,12 +10,13 @@ import (
 	"vpnd/pkg/api/id"
 	api "vpnd/pkg/api/sessions"
 	"vpnd/pkg/api/users"
-	"vpnd/pkg/fault"
 	"vpnd/pkg/store"
 )
 
-func migrations() []store.Migration {
-	return []store.Migration{{Name: "sessions, usage", SQL: `
+// Migrations is the history of sessions.db. Times are microseconds since 1970,
+// 0 for never.
+func Migrations() []store.Migration {
+	return []store.Migration{{Name: "sessions, keys, usage", SQL: `
 CREATE TABLE sessions (
   id            TEXT PRIMARY KEY,
   user          TEXT NOT NULL,
@@ -38,14 +39,23 @@ CREATE TABLE sessions (
   handshake     INTEGER NOT NULL DEFAULT 0,
   vpn_rx INTEGER NOT NULL DEFAULT 0, vpn_tx INTEGER NOT NULL DEFAULT 0,
   tor_rx INTEGER NOT NULL DEFAULT 0, tor_tx INTEGER NOT NULL DEFAULT 0,
+  -- counters of the interfaces at the latest reading
   seen_vpn_rx INTEGER NOT NULL DEFAULT 0, seen_vpn_tx INTEGER NOT NULL DEFAULT 0,
   seen_tor_rx INTEGER NOT NULL DEFAULT 0, seen_tor_tx INTEGER NOT NULL DEFAULT 0
-) WITHOUT ROWID;
--- one open session a device, and no key in two open sessions
-CREATE UNIQUE INDEX sessions_open_device ON sessions (device) WHERE closed = 0;
-CREATE UNIQUE INDEX sessions_open_key ON sessions (public_key) WHERE closed = 0;
+) STRICT, WITHOUT ROWID;
+-- one open session a device
+CREATE UNIQUE INDEX sessions_open ON sessions (device) WHERE closed = 0;
 CREATE INDEX sessions_closed ON sessions (closed, id) WHERE closed > 0;
 CREATE INDEX sessions_device ON sessions (device, opened);
+
+-- the key that a device has used last; nobody else may use it
+CREATE TABLE keys (
+  device     TEXT PRIMARY KEY,
+  user       TEXT NOT NULL,
+  public_key TEXT NOT NULL UNIQUE
+) STRICT, WITHOUT ROWID;
+CREATE INDEX keys_user ON keys (user);
+
 -- traffic not yet counted by users; seq 0 gathers, another seq is on its way
 CREATE TABLE usage (
   seq      INTEGER NOT NULL,
@@ -55,8 +65,8 @@ CREATE TABLE usage (
   sessions INTEGER NOT NULL,
   seen     INTEGER NOT NULL,
   PRIMARY KEY (seq, user)
-) WITHOUT ROWID;
-CREATE TABLE reports (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL);
+) STRICT, WITHOUT ROWID;
+CREATE TABLE reports (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL) STRICT;
 INSERT INTO reports VALUES (1, 0);
 `}}
 }
@@ -128,72 +138,136 @@ func (d *database) loadOpen(ctx context.Context) ([]*session, error) {
 }
 
 // insert records a session, and the end of the one it replaces, in one
-// transaction.
+// transaction. A key that another device has used last violates keys.public_key.
 func (d *database) insert(ctx context.Context, s, old *session) error {
 	return d.db.Write(ctx, func(tx *store.Tx) error {
 		if old != nil {
-			if err := closeTx(tx, old.ID, api.Replaced, s.OpenedAt); err != nil {
+			if err := closeTx(tx, old, api.Replaced, s.OpenedAt); err != nil {
 				return err
 			}
 		}
-		_, err := tx.Exec(`INSERT INTO sessions (id, user, username, device, device_name, state, reason, since, opened, expires,
+		_, err := tx.Exec(`INSERT INTO keys (device, user, public_key) VALUES (?, ?, ?)
+			ON CONFLICT (device) DO UPDATE SET public_key = excluded.public_key`, s.Device, s.User, s.PublicKey)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(`INSERT INTO sessions (id, user, username, device, device_name, state, reason, since, opened, expires,
 			public_key, preshared_key, vpn4, vpn6, tor4, tor6, remote, heartbeat)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			s.ID, s.User, s.Username, s.Device, s.DeviceName, s.State, s.Reason, store.FromTime(s.Since), store.FromTime(s.OpenedAt),
-			store.FromTime(s.ExpiresAt), s.PublicKey, s.presharedKey, s.VPNIPv4.String(), s.VPNIPv6.String(), s.TorIPv4.String(),
-			s.TorIPv6.String(), s.Remote, micros(s.LastHeartbeat))
+			s.ID, s.User, s.Username, s.Device, s.DeviceName, s.State, s.Reason, s.Since, s.OpenedAt, s.ExpiresAt,
+			s.PublicKey, s.presharedKey, s.VPNIPv4.String(), s.VPNIPv6.String(), s.TorIPv4.String(), s.TorIPv6.String(),
+			s.Remote, micros(s.LastHeartbeat))
 		return err
 	})
 }
 
-// uniqueKey tells a key that another device has just taken from other errors.
-func uniqueKey(err error) error {
-	if c, ok := store.IsUnique(err); ok {
-		return fault.Wrap(errors.New(c), fault.Conflict, "body.public_key: belongs to another device").WithReason("public_key_in_use")
-	}
-	return err
-}
-
-func (d *database) close(ctx context.Context, sid id.Session, reason api.Reason, at time.Time) error {
-	return d.db.Write(ctx, func(tx *store.Tx) error { return closeTx(tx, sid, reason, at) })
-}
-
-func closeTx(tx *store.Tx, sid id.Session, reason api.Reason, at time.Time) error {
-	_, err := tx.Exec(`UPDATE sessions SET state = ?, reason = ?, since = ?, closed = ? WHERE id = ? AND closed = 0`,
-		api.Closed, reason, store.FromTime(at), store.FromTime(at), sid)
-	return err
-}
-
-// checkpoint writes counters and signs of life. State and reason are left
-// alone once a session is closed: closing is written by close alone.
-func (d *database) checkpoint(ctx context.Context, changed []*session, usage []users.Usage) error {
+// forgetKeys frees the keys of a device, or of all devices of a user.
+func (d *database) forgetKeys(ctx context.Context, user id.User, device id.Device) error {
 	return d.db.Write(ctx, func(tx *store.Tx) error {
-		for _, s := range changed {
-			_, err := tx.Exec(`UPDATE sessions SET remote = ?, endpoint = ?, lane = ?, heartbeat = ?, handshake = ?,
-				vpn_rx = ?, vpn_tx = ?, tor_rx = ?, tor_tx = ?,
-				seen_vpn_rx = ?, seen_vpn_tx = ?, seen_tor_rx = ?, seen_tor_tx = ? WHERE id = ?`,
-				s.Remote, s.Endpoint, s.Lane, micros(s.LastHeartbeat), micros(s.LastHandshake),
-				s.VPNRxBytes, s.VPNTxBytes, s.TorRxBytes, s.TorTxBytes,
-				s.vpn.seen.RxBytes, s.vpn.seen.TxBytes, s.tor.seen.RxBytes, s.tor.seen.TxBytes, s.ID)
-			if err != nil {
-				return err
-			}
-			if _, err = tx.Exec(`UPDATE sessions SET state = ?, reason = ?, since = ? WHERE id = ? AND closed = 0`,
-				s.State, s.Reason, store.FromTime(s.Since), s.ID); err != nil {
+		_, err := tx.Exec(`DELETE FROM keys WHERE device = ? OR user = ?`, device, user)
+		return err
+	})
+}
+
+// close records the end of open sessions, all or none.
+func (d *database) close(ctx context.Context, reason api.Reason, at time.Time, open ...*session) error {
+	return d.db.Write(ctx, func(tx *store.Tx) error {
+		for _, s := range open {
+			if err := closeTx(tx, s, reason, at); err != nil {
 				return err
 			}
 		}
-		for _, u := range usage {
-			_, err := tx.Exec(`INSERT INTO usage (seq, user, rx, tx, sessions, seen) VALUES (0, ?, ?, ?, ?, ?)
-				ON CONFLICT (seq, user) DO UPDATE SET rx = rx + excluded.rx, tx = tx + excluded.tx,
-				sessions = sessions + excluded.sessions, seen = max(seen, excluded.seen)`,
-				u.User, u.RxBytes, u.TxBytes, u.Sessions, store.FromTime(u.SeenAt))
+		return nil
+	})
+}
+
+func closeTx(tx *store.Tx, s *session, reason api.Reason, at time.Time) error {
+	_, err := tx.Exec(`UPDATE sessions SET state = ?, reason = ?, since = ?, closed = ? WHERE id = ? AND closed = 0`,
+		api.Closed, reason, at, at, s.ID)
+	if err != nil || reason == api.Failed { // which never was one for its user
+		return err
+	}
+	return gather(tx, users.Usage{User: s.User, Sessions: 1, SeenAt: at})
+}
+
+// gather adds to the next report.
+func gather(tx *store.Tx, u users.Usage) error {
+	_, err := tx.Exec(`INSERT INTO usage (seq, user, rx, tx, sessions, seen) VALUES (0, ?, ?, ?, ?, ?)
+		ON CONFLICT (seq, user) DO UPDATE SET rx = rx + excluded.rx, tx = tx + excluded.tx,
+		sessions = sessions + excluded.sessions, seen = max(seen, excluded.seen)`,
+		u.User, u.RxBytes, u.TxBytes, u.Sessions, u.SeenAt)
+	return err
+}
+
+// checkpoint writes what changes while sessions are open. One that has been
+// closed meanwhile is left alone: its end is written by close and final.
+func (d *database) checkpoint(ctx context.Context, changed []*session) error {
+	return d.db.Write(ctx, func(tx *store.Tx) error {
+		for _, s := range changed {
+			open, err := countTx(tx, s, `closed = 0`)
+			if err != nil {
+				return err
+			}
+			if !open {
+				continue
+			}
+			_, err = tx.Exec(`UPDATE sessions SET state = ?, reason = ?, since = ?, remote = ?, heartbeat = ? WHERE id = ?`,
+				s.State, s.Reason, s.Since, s.Remote, micros(s.LastHeartbeat), s.ID)
 			if err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// final writes the last counters of closed sessions.
+func (d *database) final(ctx context.Context, closed []*session) error {
+	return d.db.Write(ctx, func(tx *store.Tx) error {
+		for _, s := range closed {
+			if _, err := countTx(tx, s, `closed > 0`); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// countTx writes what lanes told of a session, if the row meets the condition,
+// and gathers for users what the totals on disk rise by: whatever crashes when,
+// each byte is counted once.
+func countTx(tx *store.Tx, s *session, condition string) (found bool, err error) {
+	var rx, sent int64
+	err = tx.QueryRow(`SELECT vpn_rx + tor_rx, vpn_tx + tor_tx FROM sessions WHERE id = ? AND `+condition, s.ID).Scan(&rx, &sent)
+	if errors.Is(err, store.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	_, err = tx.Exec(`UPDATE sessions SET endpoint = ?, lane = ?, handshake = ?, vpn_rx = ?, vpn_tx = ?, tor_rx = ?, tor_tx = ?,
+		seen_vpn_rx = ?, seen_vpn_tx = ?, seen_tor_rx = ?, seen_tor_tx = ? WHERE id = ?`,
+		s.Endpoint, s.Lane, micros(s.LastHandshake), s.VPNRxBytes, s.VPNTxBytes, s.TorRxBytes, s.TorTxBytes,
+		s.vpn.seen.RxBytes, s.vpn.seen.TxBytes, s.tor.seen.RxBytes, s.tor.seen.TxBytes, s.ID)
+	if err != nil {
+		return false, err
+	}
+	rx, sent = s.RxBytes-rx, s.TxBytes-sent
+	if rx == 0 && sent == 0 {
+		return true, nil
+	}
+	return true, gather(tx, users.Usage{User: s.User, RxBytes: rx, TxBytes: sent, SeenAt: s.seen()})
+}
+
+// seen is when the device was last heard from.
+func (s *session) seen() time.Time {
+	at := s.OpenedAt
+	for _, t := range []*time.Time{s.LastHeartbeat, s.LastHandshake} {
+		if t != nil && t.After(at) {
+			at = *t
+		}
+	}
+	return at
 }
 
 // nextReport gives the report on its way, or makes one of what has gathered.
@@ -224,11 +298,9 @@ func (d *database) nextReport(ctx context.Context) (seq int64, usage []users.Usa
 		}
 		for rows.Next() {
 			var u users.Usage
-			var seen int64
-			if err := rows.Scan(&seq, &u.User, &u.RxBytes, &u.TxBytes, &u.Sessions, &seen); err != nil {
+			if err := rows.Scan(&seq, &u.User, &u.RxBytes, &u.TxBytes, &u.Sessions, &u.SeenAt); err != nil {
 				return err
 			}
-			u.SeenAt = store.Time(seen)
 			usage = append(usage, u)
 		}
 		return rows.Err()
@@ -244,20 +316,30 @@ func (d *database) reported(ctx context.Context, seq int64) error {
 }
 
 // lastReason is why the device's latest session ended; "" when it never had one.
-func (d *database) lastReason(device id.Device) (r api.Reason, err error) {
-	err = d.db.Read(context.Background(), func(q store.Querier) error {
-		err := q.QueryRow(`SELECT reason FROM sessions WHERE device = ? AND closed > 0 ORDER BY opened DESC LIMIT 1`, device).Scan(&r)
-		if errors.Is(err, store.ErrNoRows) {
-			return nil
-		}
-		return err
+func (d *database) lastReason(ctx context.Context, user id.User, device id.Device) (r api.Reason, err error) {
+	err = d.db.Read(ctx, func(q store.Querier) error {
+		return q.QueryRow(`SELECT reason FROM sessions WHERE device = ? AND user = ? AND closed > 0 ORDER BY opened DESC LIMIT 1`,
+			device, user).Scan(&r)
 	})
+	if errors.Is(err, store.ErrNoRows) {
+		return "", nil
+	}
 	return r, err
 }
 
+// forget removes sessions that ended before. It goes in steps, so that others
+// may write in between.
 func (d *database) forget(ctx context.Context, before time.Time) error {
-	return d.db.Write(ctx, func(tx *store.Tx) error {
-		_, err := tx.Exec(`DELETE FROM sessions WHERE closed > 0 AND closed < ?`, store.FromTime(before))
-		return err
-	})
+	const step = 1000
+	for {
+		var gone int64
+		err := d.db.Write(ctx, func(tx *store.Tx) error {
+			r, err := tx.Exec(`DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE closed > 0 AND closed < ? LIMIT ?)`, before, step)
+			gone = r.RowsAffected
+			return err
+		})
+		if err != nil || gone < step {
+			return err
+		}
+	}
 }

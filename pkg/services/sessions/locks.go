@@ -1,51 +1,77 @@
 package sessions
 
-import "sync"
+import (
+	"context"
+	"sync"
 
-// locks is a read-write mutex for every key that is in use.
-type locks struct {
+	"golang.org/x/sync/semaphore"
+)
+
+// everybody is the weight that excludes all sharers of a lock.
+const everybody = 1 << 30
+
+// keyLocks is a lock for every key in use. One that waits gives up with its
+// context; who came first goes first, so that sharers do not keep out one who
+// wants the key alone.
+type keyLocks struct {
 	mu   sync.Mutex
 	held map[string]*keyLock
 }
 
 type keyLock struct {
-	sync.RWMutex
+	sem   *semaphore.Weighted
 	users int
 }
 
-func (l *locks) get(key string) *keyLock {
+// lock takes key alone and gives the function that lets it go.
+func (l *keyLocks) lock(ctx context.Context, key string) (unlock func(), err error) {
+	return l.take(ctx, key, everybody)
+}
+
+// share takes key together with others who share it.
+func (l *keyLocks) share(ctx context.Context, key string) (unlock func(), err error) {
+	return l.take(ctx, key, 1)
+}
+
+func (l *keyLocks) take(ctx context.Context, key string, weight int64) (func(), error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.held == nil {
 		l.held = map[string]*keyLock{}
 	}
 	k := l.held[key]
 	if k == nil {
-		k = &keyLock{}
+		k = &keyLock{sem: semaphore.NewWeighted(everybody)}
 		l.held[key] = k
 	}
 	k.users++
-	return k
-}
+	l.mu.Unlock()
 
-func (l *locks) put(key string, k *keyLock) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if k.users--; k.users == 0 {
-		delete(l.held, key)
+	leave := func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if k.users--; k.users == 0 {
+			delete(l.held, key)
+		}
 	}
+	if err := k.sem.Acquire(ctx, weight); err != nil {
+		leave()
+		return nil, err
+	}
+	return func() { k.sem.Release(weight); leave() }, nil
 }
 
-// lock takes key exclusively and gives the function that lets it go.
-func (l *locks) lock(key string) func() {
-	k := l.get(key)
-	k.Lock()
-	return func() { k.Unlock(); l.put(key, k) }
-}
+// gate lets single changes through together, and one who must be alone.
+type gate struct{ sem *semaphore.Weighted }
 
-// share takes key together with others that share it.
-func (l *locks) share(key string) func() {
-	k := l.get(key)
-	k.RLock()
-	return func() { k.RUnlock(); l.put(key, k) }
+func newGate() gate { return gate{semaphore.NewWeighted(everybody)} }
+
+// share and close give the function that lets go.
+func (g gate) share(ctx context.Context) (func(), error) { return g.take(ctx, 1) }
+func (g gate) close(ctx context.Context) (func(), error) { return g.take(ctx, everybody) }
+
+func (g gate) take(ctx context.Context, weight int64) (func(), error) {
+	if err := g.sem.Acquire(ctx, weight); err != nil {
+		return nil, err
+	}
+	return func() { g.sem.Release(weight) }, nil
 }

@@ -126,11 +126,11 @@ func (m *Manager) Find(ctx context.Context, ref string) (api.Session, error) {
 	}
 	names := make([]string, len(found))
 	for i, s := range found {
-		names[i] = s.Username + "/" + s.DeviceName
+		names[i] = string(s.ID) + " (" + s.Username + "/" + s.DeviceName + ")"
 	}
 	slices.Sort(names)
 	return api.Session{}, fault.New(fault.Conflict, "%q fits %d sessions", ref, len(found)).
-		WithReason("ambiguous").WithHint("say one of: %s", strings.Join(names, ", "))
+		WithReason("ambiguous").WithHint("say one of: %s", strings.Join(names[:min(len(names), 5)], ", "))
 }
 
 func (m *Manager) findOpen(ref string) (found []api.Session) {
@@ -153,24 +153,20 @@ func (m *Manager) findOpen(ref string) (found []api.Session) {
 	return found
 }
 
-// Kill closes the session that ref names.
+// Kill closes the session that ref names, and returns after its peer is gone.
+// One that was closed before is given as it is.
 func (m *Manager) Kill(ctx context.Context, ref string) (*api.Session, error) {
 	s, err := m.Find(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	if s.State == api.Closed {
-		return &s, nil
+	// Also for a closed one: its peer may still be there.
+	closed, err := m.closeDevice(ctx, s.Device, s.ID, api.ByAdmin, false)
+	if err != nil || closed != nil {
+		return closed, err
 	}
-	closed, err := m.CloseDevice(ctx, s.Device, api.ByAdmin, false)
-	if err != nil {
-		return nil, err
-	}
-	if closed == nil { // somebody was quicker
-		s, err = m.Find(ctx, string(s.ID))
-		return &s, err
-	}
-	return closed, nil
+	s, err = m.Find(ctx, string(s.ID)) // somebody was quicker
+	return &s, err
 }
 
 // ReleaseLease closes the session of the device that ref names and gives its

@@ -14,6 +14,7 @@ import (
 	api "vpnd/pkg/api/sessions"
 	"vpnd/pkg/api/users"
 	"vpnd/pkg/fault"
+	"vpnd/pkg/store"
 	"vpnd/pkg/wgdev"
 )
 
@@ -37,8 +38,16 @@ func (m *Manager) Open(ctx context.Context, r Request) (*client.Initiated, error
 	// The user lock makes suspension final: users commits it before it closes
 	// the sessions, and closing waits for whoever has asked about the account
 	// before that.
-	defer m.users.share(string(r.User))()
-	defer m.devices.lock(string(r.Device))()
+	unlockUser, err := m.users.share(ctx, string(r.User))
+	if err != nil {
+		return nil, err
+	}
+	defer unlockUser()
+	unlockDevice, err := m.devices.lock(ctx, string(r.Device))
+	if err != nil {
+		return nil, err
+	}
+	defer unlockDevice()
 
 	var account *users.Account
 	var device *auth.Device
@@ -49,27 +58,56 @@ func (m *Manager) Open(ctx context.Context, r Request) (*client.Initiated, error
 	if err != nil {
 		return nil, err
 	}
-	server, err := m.serverKeys(ctx)
+	server, err := m.serverKeys(ctx, m.lanesEpoch())
 	if err != nil {
 		return nil, err
 	}
 	if err := m.judgeKey(r, server); err != nil {
 		return nil, err
 	}
-	old := m.open(r.Device)
-	if old != nil && old.PublicKey == r.PublicKey {
-		return m.again(ctx, old, r, server)
-	}
-	s, err := m.record(ctx, r, account, device, old)
+	s, epoch, err := m.establish(ctx, r, account, device)
 	if err != nil {
 		return nil, err
 	}
-	if err := m.program(ctx, s); err != nil {
+	if epoch != server.epoch { // lanes is a new process, perhaps with a new key
+		if server, err = m.serverKeys(ctx, epoch); err != nil {
+			return nil, err
+		}
+	}
+	return m.reply(s, server), nil
+}
+
+// establish gives the session that r asks for, with its peer in both lanes, and
+// the epoch in which lanes confirmed it. The caller holds the device's lock.
+func (m *Manager) establish(ctx context.Context, r Request, account *users.Account, device *auth.Device) (*session, string, error) {
+	old := m.open(r.Device)
+	if old != nil && !m.now().Before(old.ExpiresAt) {
+		if _, err := m.close(ctx, api.Expired, old); err != nil {
+			return nil, "", err
+		}
+		old = nil
+	}
+	if old != nil && old.PublicKey == r.PublicKey {
+		epoch, err := m.again(ctx, old, r)
+		return old, epoch, err
+	}
+	s, err := m.record(ctx, r, account, device, old)
+	if err != nil {
+		return nil, "", err
+	}
+	if old != nil {
+		err = m.removePeers(ctx, old)
+	}
+	var epoch string
+	if err == nil {
+		epoch, err = m.put(ctx, s)
+	}
+	if err != nil {
 		m.undo(ctx, s)
-		return nil, err
+		return nil, "", err
 	}
 	m.tell("session.opened", s, api.Connected)
-	return m.reply(s, server), nil
+	return s, epoch, nil
 }
 
 // account refuses everybody who may not connect.
@@ -88,34 +126,45 @@ func (m *Manager) account(ctx context.Context, user id.User) (*users.Account, er
 	return a, nil
 }
 
-// judgeKey refuses keys that cannot be this device's own.
-func (m *Manager) judgeKey(r Request, server *serverKeys) error {
+// judgeKey refuses keys that cannot be this device's own. A key that another
+// device has used last, open session or not, is found by the database.
+func (m *Manager) judgeKey(r Request, server serverKeys) error {
 	for _, k := range server.keys {
 		if k == r.PublicKey {
-			return fault.InvalidField("body.public_key", "is the server's own key").WithReason("public_key")
+			return fault.InvalidField("body.public_key", "is the server's own key").WithReason("public_key").
+				WithHint("make a new key pair on this device")
 		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if s := m.byKey[r.PublicKey]; s != nil && s.Device != r.Device {
-		return fault.New(fault.Conflict, "body.public_key: belongs to another device").WithReason("public_key_in_use").
-			WithHint("make a new key pair on this device")
+		return keyInUse(nil)
+	}
+	if l, ok := m.closing[r.PublicKey]; ok && l.device != r.Device {
+		return keyInUse(nil)
 	}
 	return nil
 }
 
+func keyInUse(cause error) error {
+	const what = "belongs to another device"
+	return fault.Wrap(cause, fault.Conflict, "body.public_key: %s", what).WithReason("public_key_in_use").
+		WithFields(fault.Field{Path: "body.public_key", Message: what}).WithHint("make a new key pair on this device")
+}
+
 // again answers for a session that is open already.
-func (m *Manager) again(ctx context.Context, s *session, r Request, server *serverKeys) (*client.Initiated, error) {
+func (m *Manager) again(ctx context.Context, s *session, r Request) (epoch string, err error) {
 	m.mu.Lock()
-	current := s.epoch != "" && s.epoch == m.epoch.Load()
+	epoch = s.epoch
+	current := m.synced && epoch == m.epoch
 	m.mu.Unlock()
 	if !current {
-		if err := m.program(ctx, s); err != nil {
-			return nil, err
+		if epoch, err = m.put(ctx, s); err != nil {
+			return "", err
 		}
 	}
 	m.heard(s, r.Remote)
-	return m.reply(s, server), nil
+	return epoch, nil
 }
 
 // record leases addresses and makes the session durable, in place of the
@@ -131,12 +180,14 @@ func (m *Manager) record(ctx context.Context, r Request, account *users.Account,
 	}
 	s := m.fresh(r, account, device, lease, psk.Reveal())
 	if err := m.db.insert(ctx, s, old); err != nil {
-		return nil, uniqueKey(err)
+		if constraint, ok := store.IsUnique(err); ok && constraint == "keys.public_key" {
+			return nil, keyInUse(err)
+		}
+		return nil, err
 	}
 	m.mu.Lock()
 	if old != nil {
-		m.drop(old)
-		m.count(old, 0, 0, 1)
+		m.retire(old, api.Replaced, s.OpenedAt)
 	}
 	m.add(s)
 	m.mu.Unlock()
@@ -147,7 +198,7 @@ func (m *Manager) record(ctx context.Context, r Request, account *users.Account,
 }
 
 func (m *Manager) fresh(r Request, account *users.Account, device *auth.Device, lease *ipam.Lease, psk string) *session {
-	now := m.now().UTC().Truncate(time.Microsecond)
+	now := m.stamp()
 	return &session{
 		presharedKey: psk,
 		Session: api.Session{
@@ -159,22 +210,32 @@ func (m *Manager) fresh(r Request, account *users.Account, device *auth.Device, 
 	}
 }
 
-// program tells lanes about a session's peer.
-func (m *Manager) program(ctx context.Context, s *session) error {
-	m.gate.RLock()
-	defer m.gate.RUnlock()
-	epoch, err := m.sib.Put(ctx, s.peer())
+// put tells lanes about a session's peer.
+func (m *Manager) put(ctx context.Context, s *session) (epoch string, err error) {
+	open, err := m.gate.share(ctx)
 	if err != nil {
-		return err
+		return "", err
+	}
+	defer open()
+	if epoch, err = m.sib.Put(ctx, s.peer()); err != nil {
+		return "", err
 	}
 	m.mu.Lock()
-	s.epoch = epoch
+	defer m.mu.Unlock()
+	m.confirm(s, epoch)
 	delete(m.closing, s.PublicKey)
-	m.mu.Unlock()
-	if epoch != m.epoch.Load() {
+	if epoch != m.epoch {
 		m.look()
 	}
-	return nil
+	return epoch, nil
+}
+
+// confirm notes that lanes has a session's peer. The caller holds mu.
+func (m *Manager) confirm(s *session, epoch string) {
+	s.epoch = epoch
+	if s.confirmed.IsZero() {
+		s.confirmed = m.now()
+	}
 }
 
 func (s *session) peer() lanes.Peer {
@@ -187,38 +248,57 @@ func (s *session) peer() lanes.Peer {
 // undo takes back a session whose peer could not be made. The interfaces may
 // have it or not: the reconciler sees to it that they do not.
 func (m *Manager) undo(ctx context.Context, s *session) {
-	ctx = context.WithoutCancel(ctx)
+	at := m.stamp()
+	err := m.db.close(context.WithoutCancel(ctx), api.Failed, at, s)
 	m.mu.Lock()
-	m.drop(s)
-	m.closing[s.PublicKey] = s.Device
-	m.mu.Unlock()
-	if err := m.db.close(ctx, s.ID, api.Failed, m.now()); err != nil {
-		m.log.Error("session_undo_not_recorded", "session", s.ID, "err", err)
+	defer m.mu.Unlock()
+	if err != nil {
+		// It stays open, on disk and here alike. Lanes may lack its peer.
+		m.log.Error("session_not_undone", "session", s.ID, "err", err)
+		m.resync = true
+	} else {
+		m.retire(s, api.Failed, at)
 	}
 	m.look()
 }
 
+// serverKeys are the interfaces' public keys in one epoch of lanes.
+type serverKeys struct {
+	epoch string
+	keys  map[lanes.Name]string
+}
+
 // serverKeys gives the interfaces' public keys; lanes is asked once an epoch.
-func (m *Manager) serverKeys(ctx context.Context) (*serverKeys, error) {
-	epoch, _ := m.epoch.Load().(string)
-	if k := m.servers.Load(); k != nil && k.epoch == epoch && epoch != "" {
+func (m *Manager) serverKeys(ctx context.Context, epoch string) (serverKeys, error) {
+	m.mu.Lock()
+	k := m.servers
+	m.mu.Unlock()
+	if k.epoch == epoch && epoch != "" {
 		return k, nil
 	}
 	list, err := m.sib.Interfaces(ctx)
 	if err != nil {
-		return nil, err
+		return serverKeys{}, err
 	}
-	k := &serverKeys{epoch: epoch, keys: map[lanes.Name]string{}}
+	k = serverKeys{epoch: epoch, keys: map[lanes.Name]string{}}
 	for _, l := range list {
 		if l.PublicKey != "" {
 			k.keys[l.Name] = l.PublicKey
 		}
 	}
 	if len(k.keys) < 2 {
-		return nil, fault.New(fault.Unavailable, "the lanes are not up yet").WithReason("lanes").WithRetryAfter(time.Second)
+		return serverKeys{}, fault.New(fault.Unavailable, "the lanes are not up yet").WithReason("lanes").WithRetryAfter(time.Second)
 	}
-	m.servers.Store(k)
+	m.mu.Lock()
+	m.servers = k
+	m.mu.Unlock()
 	return k, nil
+}
+
+func (m *Manager) lanesEpoch() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.epoch
 }
 
 // together runs both at once and gives the first one's error first.

@@ -2,6 +2,7 @@ package sessions
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"time"
 
@@ -19,34 +20,37 @@ func Definition() service.Definition {
 }
 
 func build(ctx context.Context, env *service.Env) (service.Instance, error) {
-	sdb, err := store.Open(ctx, store.Options{Path: filepath.Join(env.StateDir, "sessions.db"), Migrations: migrations(), Log: env.Log})
+	db, err := store.Open(ctx, store.Options{Path: filepath.Join(env.StateDir, "sessions.db"), Migrations: Migrations(), Log: env.Log})
 	if err != nil {
 		return service.Instance{}, err
 	}
-	m := New(ConfigFrom(env.Config), Deps{
-		DB: &database{sdb}, Log: env.Log, Publish: env.Events.Publish,
+	m, err := New(ConfigFrom(env.Config), Deps{
+		DB: db, Log: env.Log, Publish: env.Events.Publish,
 		Siblings: remote{env.Sibling("users"), env.Sibling("auth"), env.Sibling("ipam"), env.Sibling("lanes")},
 	})
-	if err := m.Load(ctx); err != nil {
-		_ = sdb.Close()
+	if err == nil {
+		err = m.Load(ctx)
+	}
+	if err != nil {
+		_ = db.Close()
 		return service.Instance{}, err
 	}
-	register(env.Server, m)
+	Register(env.Server, m)
 	return service.Instance{Ready: m.Ready, Run: func(ctx context.Context) error {
-		defer sdb.Close()
-		return m.Run(ctx)
+		return errors.Join(m.Run(ctx), db.Close())
 	}}, nil
 }
 
-func register(s *rpc.Server, m *Manager) {
+// Register serves the operations.
+func Register(s *rpc.Server, m *Manager) {
 	rpc.Handle(s, api.Initiate, func(ctx context.Context, r *api.InitiateRequest) (*client.Initiated, error) {
 		b := r.Body
 		return m.Open(ctx, Request{User: b.User, Device: b.Device, PublicKey: b.PublicKey, Remote: b.Remote})
 	})
-	rpc.Handle(s, api.Heartbeat, func(_ context.Context, r *api.BeatRequest) (*api.BeatReply, error) {
+	rpc.Handle(s, api.Heartbeat, func(ctx context.Context, r *api.BeatRequest) (*api.BeatReply, error) {
 		out := &api.BeatReply{HeartbeatTTL: int(m.cfg.HeartbeatTTL / time.Second), Results: make([]api.BeatResult, len(r.Body.Beats))}
 		for i, b := range r.Body.Beats {
-			out.Results[i] = m.Beat(b)
+			out.Results[i] = m.Beat(ctx, b)
 		}
 		return out, nil
 	})

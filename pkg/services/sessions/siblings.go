@@ -11,6 +11,30 @@ import (
 	"vpnd/pkg/rpc"
 )
 
+// Siblings is what sessions asks of other services.
+type Siblings interface {
+	Account(ctx context.Context, user id.User) (*users.Account, error)
+	Device(ctx context.Context, user id.User, device id.Device) (*auth.Device, error)
+	AddUsage(ctx context.Context, seq int64, usage []users.Usage) error
+
+	Acquire(ctx context.Context, device id.Device, user id.User) (*ipam.Lease, error)
+	Release(ctx context.Context, device id.Device) error
+	// Leases gives a user's leases, or everybody's for "".
+	Leases(ctx context.Context, user id.User) ([]ipam.Lease, error)
+
+	Lanes
+}
+
+// Lanes is what sessions asks of the lanes service.
+type Lanes interface {
+	Put(ctx context.Context, p lanes.Peer) (epoch string, err error)
+	Remove(ctx context.Context, peers ...lanes.Removal) (*lanes.Removed, error)
+	Sync(ctx context.Context, peers []lanes.Peer) (*lanes.Synced, error)
+	Stats(ctx context.Context) (*lanes.StatsReply, error)
+	Epoch(ctx context.Context) (*lanes.EpochReply, error)
+	Interfaces(ctx context.Context) ([]lanes.Lane, error)
+}
+
 // remote is the real Siblings: calls over their sockets.
 type remote struct{ users, auth, ipam, lanes *rpc.Conn }
 
@@ -40,12 +64,21 @@ func (r remote) Release(ctx context.Context, device id.Device) error {
 	return err
 }
 
-func (r remote) LeasesOf(ctx context.Context, user id.User) ([]ipam.Lease, error) {
-	l, err := ipam.Leases.Call(ctx, r.ipam, &ipam.ListRequest{User: string(user), Limit: 10_000})
-	if err != nil {
-		return nil, err
+func (r remote) Leases(ctx context.Context, user id.User) ([]ipam.Lease, error) {
+	const page = 5000
+	var all []ipam.Lease
+	req := &ipam.ListRequest{User: string(user), Limit: page}
+	for {
+		l, err := ipam.Leases.Call(ctx, r.ipam, req)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, l.Items...)
+		if l.Next == "" {
+			return all, nil
+		}
+		req.After = l.Next
 	}
-	return l.Items, nil
 }
 
 func (r remote) Put(ctx context.Context, p lanes.Peer) (string, error) {

@@ -1,0 +1,129 @@
+package rpc
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"time"
+
+	"vpnd/pkg/fault"
+)
+
+// send tries until the server answers, and turns refusals into faults. read
+// takes an answer that is a success, closes its body, and may see several when
+// the call is repeatable. DESIGN.md says what is tried again, and why that is
+// never done twice.
+func (c *Conn) send(ctx context.Context, info Info, req any, read func(*http.Response) error) error {
+	hr, err := c.encode(info, req)
+	if err != nil {
+		return fault.From(err)
+	}
+	id := RequestID(ctx)
+	if id == "" {
+		id = NewRequestID()
+	}
+	hr.Header.Set("X-Request-Id", id)
+	hr = hr.WithContext(ctx)
+
+	giveUp := time.Now().Add(c.patience)
+	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		err := c.attempt(hr, read)
+		if err == nil {
+			return nil
+		}
+		if f, ok := errors.AsType[*fault.Error](err); ok && ctx.Err() == nil {
+			return f
+		}
+		again := ctx.Err() == nil && (c.neverDone(err) || info.repeatable() && broke(err))
+		if !again || time.Now().Add(wait).After(giveUp) {
+			return c.broken(ctx, err)
+		}
+		select {
+		case <-ctx.Done():
+			return c.broken(ctx, err)
+		case <-time.After(wait):
+		}
+	}
+}
+
+// attempt sends the request once.
+func (c *Conn) attempt(hr *http.Request, read func(*http.Response) error) error {
+	if hr.GetBody != nil {
+		hr.Body, _ = hr.GetBody() // that of a bytes.Reader never fails
+	}
+	if c.token != nil {
+		if t := c.token(); t != "" {
+			hr.Header.Set("Authorization", "Bearer "+t)
+		}
+	}
+	res, err := c.transport.RoundTrip(hr)
+	if err != nil {
+		return err
+	}
+	if res.StatusCode < 300 {
+		return read(res)
+	}
+	defer res.Body.Close()
+	return c.refused(res)
+}
+
+// neverDone tells whether the request certainly reached no handler: the owner
+// of the socket has just died (ECONNREFUSED), its queue is full (EAGAIN), or
+// it went away before it had read the whole request. The last is sure on a
+// Unix socket only: there ECONNRESET means that bytes were left unread and
+// EPIPE that some were never taken (unix(7)), while TCP says either at any
+// time. A missing socket (ENOENT) is a server that does not run: waiting would
+// only hide that.
+func (c *Conn) neverDone(err error) bool {
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EAGAIN) {
+		return true
+	}
+	return c.unix && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || closedIdle(err))
+}
+
+// closedIdle tells that a pooled connection had ended before the request was
+// written to it. net/http has no name for this error.
+func closedIdle(err error) bool {
+	return strings.Contains(err.Error(), "server closed idle connection")
+}
+
+// broke tells whether a connection was there and ended before the answer.
+func broke(err error) bool {
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		return false
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || closedIdle(err)
+}
+
+// broken is the fault of a call without an answer.
+func (c *Conn) broken(ctx context.Context, err error) error {
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, context.DeadlineExceeded):
+		return fault.Wrap(err, fault.Timeout, "%s did not answer in time", c.name)
+	case cause != nil:
+		return fault.Wrap(err, fault.Canceled, "the call to %s was canceled", c.name)
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return fault.Wrap(err, fault.Denied, "%s does not prove who it is", c.name)
+	}
+	return fault.Wrap(err, fault.Unavailable, "%s is not reachable", c.name).WithRetryAfter(time.Second)
+}
+
+// refused reads the problem of an answer that is no success.
+func (c *Conn) refused(res *http.Response) error {
+	data, _ := io.ReadAll(io.LimitReader(res.Body, MaxBody)) // what was read may be enough
+	var p fault.Problem
+	ct, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
+	if ct != fault.ContentType || json.Unmarshal(data, &p) != nil || p.Status == 0 {
+		return fault.New(fault.FromHTTP(res.StatusCode), "%s answered %s", c.name, res.Status)
+	}
+	return p.Error()
+}
