@@ -65,7 +65,7 @@ func readReport(ctx context.Context, f *factory) (report, *rpc.Conn, error) {
 		return r, nil, err
 	}
 	if conn != nil {
-		st, err := agentapi.GetStatus.Call(ctx, conn, nil)
+		st, err := agentapi.GetStatus.Call(ctx, conn, &agentapi.StatusRequest{Check: true})
 		if err == nil {
 			r.Tunnel = *st
 			return r, conn, nil

@@ -134,8 +134,9 @@ func now() time.Time { return time.Now().Round(0) }
 
 // request is a wish of somebody outside Run.
 type request struct {
-	ctx  context.Context
-	down bool
+	ctx   context.Context
+	down  bool
+	check bool
 
 	lane     profile.Lane
 	iface    string
@@ -165,6 +166,36 @@ func (a *Agent) Up(ctx context.Context, lane profile.Lane, iface string, patienc
 	// It is not worth anybody's time any more.
 	defer context.AfterFunc(waiting, a.calls.interrupt)()
 	return a.ask(ctx, request{ctx: waiting, lane: lane, iface: iface, wait: true, patience: patience})
+}
+
+// checkPatience is how long Check waits for the agent and the server; what the
+// agent knows then has to do. A dead tunnel is asked for three seconds before
+// the server is asked around it.
+const checkPatience = 5 * time.Second
+
+// freshBeat is the age of a heartbeat that says enough.
+const freshBeat = 3 * time.Second
+
+// Check is Status after the server has been asked whether it still knows the
+// session: it may have ended it since the last heartbeat.
+func (a *Agent) Check(ctx context.Context) agentapi.Status {
+	ctx, cancel := context.WithTimeout(ctx, checkPatience)
+	defer cancel()
+	if st, err := a.ask(ctx, request{ctx: ctx, check: true}); err == nil {
+		return st
+	}
+	return a.Status()
+}
+
+// confirm sends a heartbeat now if the tunnel counts as up and the last one is
+// old.
+func (a *Agent) confirm(ctx context.Context) {
+	if a.state != agentapi.Up || a.beat.LastOK != nil && now().Sub(*a.beat.LastOK) < freshBeat {
+		return
+	}
+	one, end := a.calls.begin(ctx)
+	defer end()
+	a.heartbeat(one)
 }
 
 // Begin is Up for those who do not wait: it returns when the wish is understood.
@@ -315,6 +346,12 @@ func (a *Agent) late(patience time.Duration) error {
 func (a *Agent) handle(ctx context.Context, r request) {
 	if r.down {
 		r.reply <- reply{err: a.takeDown(ctx)}
+		return
+	}
+	a.confirm(ctx)
+	if r.check {
+		a.publish()
+		r.reply <- reply{status: a.Status()}
 		return
 	}
 	p, err := a.Store.Load()

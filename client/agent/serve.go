@@ -23,8 +23,11 @@ func NewServer(a *Agent, owner uint32, log *slog.Logger) *rpc.Server {
 			return rpc.Caller{Name: "user", Access: rpc.Admin}, nil
 		},
 	})
-	rpc.Handle(s, agentapi.GetStatus, func(context.Context, *struct{}) (*agentapi.Status, error) {
+	rpc.Handle(s, agentapi.GetStatus, func(ctx context.Context, r *agentapi.StatusRequest) (*agentapi.Status, error) {
 		st := a.Status()
+		if r.Check {
+			st = a.Check(ctx)
+		}
 		return &st, nil
 	})
 	rpc.Handle(s, agentapi.PostUp, func(ctx context.Context, r *agentapi.UpRequest) (*agentapi.Status, error) {

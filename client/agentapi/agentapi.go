@@ -66,8 +66,13 @@ type Status struct {
 	PID           int        `json:"pid,omitempty"`
 }
 
+// StatusRequest asks for the status.
+type StatusRequest struct {
+	Check bool `query:"check" doc:"ask the server first whether the session is still there, unless it said so just now"`
+}
+
 // GetStatus gives the status.
-var GetStatus = rpc.Op[struct{}, Status]{Info: rpc.Info{
+var GetStatus = rpc.Op[StatusRequest, Status]{Info: rpc.Info{
 	ID: "agent.status", Method: "GET", Path: "/v1/status", Access: rpc.Admin, Summary: "State of the tunnel",
 }}
 

@@ -189,3 +189,38 @@ func TestTheClientAPIRefusesPolitely(t *testing.T) {
 		}
 	}
 }
+
+// TestTheClientTellsTheTruthAfterAKill: the server has removed the peer, and
+// the client's own numbers still look well.
+func TestTheClientTellsTheTruthAfterAKill(t *testing.T) {
+	w := newWorld(t, 1, "")
+	w.createUser("alice")
+	laptop := lab.Client(1)
+	w.connect(laptop, "alice", "laptop")
+	w.ctl(0, "", "session", "kill", "alice")
+	status := func() (state, reason string) {
+		var st struct {
+			Tunnel struct{ State, Reason string }
+		}
+		out := w.run(0, "", laptop, "vpn", "status", "-o", "json")
+		if err := json.Unmarshal([]byte(out), &st); err != nil {
+			t.Fatalf("%v in %s", err, out)
+		}
+		return st.Tunnel.State, st.Tunnel.Reason
+	}
+	time.Sleep(3 * time.Second) // a heartbeat younger than that counts
+	if state, reason := status(); state != "closed" || reason != "killed" {
+		t.Errorf("after the kill the client says %s (%s)", state, reason)
+	}
+	if _, err := w.get(laptop, page(lab.TargetV4, "/ip")); err == nil {
+		t.Error("traffic left in the clear after the kill")
+	}
+	w.run(0, "", laptop, "vpn", "up")
+	if state, _ := status(); state != "up" {
+		t.Errorf("after 'vpn up' the client says %s", state)
+	}
+	w.run(0, "", laptop, "vpn", "down")
+	if seen, err := w.get(laptop, page(lab.TargetV4, "/ip")); err != nil || seen != w.Machine(laptop).IPv4().String() {
+		t.Errorf("after 'vpn down' the page saw %s, %v", seen, err)
+	}
+}
