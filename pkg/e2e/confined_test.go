@@ -241,3 +241,70 @@ func TestStrangersAreRefusedOnEverySocket(t *testing.T) {
 		}
 	}
 }
+
+// TestAViewerMayLookAndNotChange connects as a member of the view group.
+func TestAViewerMayLookAndNotChange(t *testing.T) {
+	const viewUID, viewGID = 23456, 23457
+	l, err := lab.New(t.Context(), lab.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeLab(t, l) })
+	w := &world{t: t, Site: mustSite(t, l)}
+	err = w.Machine(lab.Server).Do(func() error {
+		f, err := os.OpenFile("/etc/group", os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		_, err = fmt.Fprintf(f, "vpnd-view:x:%d:\n", viewGID)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.WriteConfig(w.Config() + cheap); err != nil {
+		t.Fatal(err)
+	}
+	w.start()
+	w.createUser("alice")
+	ask := func(request string) string {
+		t.Helper()
+		var answer string
+		err := w.Machine(lab.Server).Do(func() error {
+			if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, viewGID, viewGID, viewGID); errno != 0 {
+				return errno
+			}
+			if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, viewUID, viewUID, viewUID); errno != 0 {
+				return errno
+			}
+			c, err := net.Dial("unix", "/run/vpnd/control.sock")
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+			if _, err := fmt.Fprintf(c, "%s HTTP/1.1\r\nHost: vpnd\r\n\r\n", request); err != nil {
+				return err
+			}
+			buf := make([]byte, 4096)
+			n, err := c.Read(buf)
+			answer = string(buf[:n])
+			return err
+		})
+		if err != nil {
+			t.Fatalf("%s: %v", request, err)
+		}
+		return answer
+	}
+	if a := ask("GET /v1/users"); !strings.Contains(a, " 200 ") || !strings.Contains(a, "alice") {
+		t.Errorf("looking: %s", a)
+	}
+	if a := ask("DELETE /v1/users/alice"); !strings.Contains(a, " 403 ") || !strings.Contains(a, `"code":"denied"`) {
+		t.Errorf("changing: %s", a)
+	}
+	w.ctl(0, "", "user", "get", "alice")
+	if out := w.ctl(0, "", "audit", "list"); !strings.Contains(out, "user.delete") || !strings.Contains(out, "denied") {
+		t.Errorf("the refused attempt is not in the audit trail:\n%s", out)
+	}
+}

@@ -165,8 +165,14 @@ func (s *Server) guard(info Info, in input) func(huma.Context, func(huma.Context
 		if err == nil && s.cfg.Guard != nil {
 			ctx, err = s.cfg.Guard(ctx, info, guardRequest{r})
 		}
+		if err != nil && s.cfg.Refused != nil {
+			s.cfg.Refused(r.Context(), info, err)
+		}
 		if err == nil {
 			err = in.read(w, r)
+		}
+		if err == nil && s.draining.Err() == nil {
+			w.Header().Del("Connection") // see serveHTTP
 		}
 		if err != nil {
 			writeProblem(w, s.report(r.Context(), info, err))

@@ -36,6 +36,9 @@ type ServerConfig struct {
 	// put more into the context. The caller is in the context already.
 	Guard func(context.Context, Info, Request) (context.Context, error)
 
+	// Refused is told of callers that had no right to an operation.
+	Refused func(ctx context.Context, op Info, err error)
+
 	// Around wraps every handler that was reached with valid input.
 	Around func(ctx context.Context, op Info, req any, next func(context.Context) error) error
 
@@ -68,11 +71,12 @@ type Server struct {
 	log  *slog.Logger
 	ops  []Info
 
-	draining context.Context // ends when streams should
-	drain    context.CancelFunc
+	draining   context.Context // ends when the drain begins
+	beginDrain context.CancelFunc
 
-	mu     sync.Mutex
-	silent map[net.Conn]struct{} // connections that have not begun a request yet
+	mu    sync.Mutex
+	conns map[*answeringConn]struct{}
+	empty chan struct{} // closed when conns is empty, once the server drains
 }
 
 // The bounds of a request. What a service needs longer for is its answer.
@@ -80,12 +84,6 @@ const (
 	readTimeout = 10 * time.Second // for headers and body
 	idleTimeout = 2 * time.Minute  // between two requests
 	maxHeader   = 16 << 10         // bytes
-)
-
-// The bounds of a drain.
-const (
-	drainTimeout  = 5 * time.Second        // for running calls
-	silentTimeout = 200 * time.Millisecond // for the first byte of a connection that is just made
 )
 
 // NewServer makes a Server that has no operations yet.
@@ -100,8 +98,8 @@ func NewServer(cfg ServerConfig) *Server {
 	if cfg.SendTimeout == 0 {
 		cfg.SendTimeout = 10 * time.Second
 	}
-	s := &Server{cfg: cfg, mux: http.NewServeMux(), log: cfg.Log, silent: map[net.Conn]struct{}{}}
-	s.draining, s.drain = context.WithCancel(context.Background())
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), log: cfg.Log, conns: map[*answeringConn]struct{}{}}
+	s.draining, s.beginDrain = context.WithCancel(context.Background())
 
 	hc := huma.DefaultConfig(cfg.Name, cfg.Version)
 	hc.CreateHooks = nil // the default hook adds $schema links to every body
@@ -163,43 +161,18 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	case err = <-errs:
 		ended = 1
 	}
-	s.drain()
-	defer time.AfterFunc(silentTimeout, s.closeSilent).Stop()
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
-	defer cancel()
-	if s.http.Shutdown(grace) != nil {
-		_ = s.http.Close()
+	s.beginDrain()
+	for _, l := range listeners {
+		_ = l.Close() // what it says, Serve says too
 	}
 	for ; ended < len(listeners); ended++ {
 		if e := <-errs; err == nil {
 			err = e
 		}
 	}
-	if errors.Is(err, http.ErrServerClosed) {
+	s.drain()
+	if errors.Is(err, net.ErrClosed) {
 		return nil
 	}
 	return err
-}
-
-// connState watches for connections on which nobody has said anything.
-// Shutdown by itself would wait five seconds for each.
-func (s *Server) connState(c net.Conn, state http.ConnState) {
-	s.mu.Lock()
-	if state == http.StateNew {
-		s.silent[c] = struct{}{}
-	} else {
-		delete(s.silent, c)
-	}
-	s.mu.Unlock()
-	if s.cfg.ConnState != nil {
-		s.cfg.ConnState(c, state)
-	}
-}
-
-func (s *Server) closeSilent() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.silent {
-		_ = c.Close()
-	}
 }

@@ -60,6 +60,7 @@ func (c *control) configure(env *service.Env, sc *rpc.ServerConfig) error {
 	c.hub = newHub(name)
 	sc.Name = "vpnd" // the title of the OpenAPI document
 	sc.Identify = c.access.identify
+	sc.Refused = func(ctx context.Context, op rpc.Info, err error) { c.trail.refused(ctx, op, err) }
 	sc.Around = func(ctx context.Context, op rpc.Info, req any, next func(context.Context) error) error {
 		return c.trail.around(ctx, op, req, next)
 	}
