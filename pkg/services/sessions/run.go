@@ -12,8 +12,8 @@ const (
 	lookEvery       = 500 * time.Millisecond
 	sweepEvery      = time.Second
 	statsEvery      = 2 * time.Second
-	checkpointEvery = 5 * time.Second
-	reportEvery     = 10 * time.Second
+	checkpointEvery = 2 * time.Second
+	reportEvery     = 2 * time.Second
 	forgetEvery     = time.Hour
 	costShare       = 20
 
