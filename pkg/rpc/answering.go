@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"vpnd/pkg/fault"
 )
@@ -30,13 +32,18 @@ func (l answeringListener) Accept() (net.Conn, error) {
 	if l.tls != nil {
 		c = tls.Server(c, l.tls) // shakes hands with the first Read, within the time for headers
 	}
-	return &answeringConn{Conn: c, ready: l.ready, judged: l.ready == nil}, nil
+	return &answeringConn{Conn: c, ready: l.ready, judged: l.ready == nil, quiet: true}, nil
 }
 
 type answeringConn struct {
 	net.Conn
 	ready  func() error
 	judged bool // the first byte is no heartbeat's; net/http reads from one goroutine at a time
+
+	mu       sync.Mutex
+	quiet    bool      // no byte of a request has come since the last answer
+	ending   bool      // ends as soon as it is quiet
+	deadline time.Time // for reading, as net/http wants it
 }
 
 // unixConn gives the Unix socket behind a connection of ours.
@@ -52,6 +59,9 @@ func unixConn(c net.Conn) (*net.UnixConn, bool) {
 // else passes through.
 func (c *answeringConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.speaks()
+	}
 	if n > 0 && !c.judged {
 		c.judged = true
 		if p[0] == '{' {

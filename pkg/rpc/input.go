@@ -42,8 +42,8 @@ func inputOf(t reflect.Type, info Info) input {
 	return in
 }
 
-// read checks the texts of the request, reads the body, and gives the request
-// back with all of it in memory.
+// read checks the texts of the request and reads the body; the request has all
+// of it in memory then.
 func (in input) read(w http.ResponseWriter, r *http.Request) error {
 	for _, name := range in.path {
 		if flaw := textFlaw(r.PathValue(name)); flaw != "" {
@@ -119,7 +119,6 @@ func (in input) readBody(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fault.InvalidField("body", "cannot be read: %v", err)
 	}
-	w.Header().Del("Connection") // see serveHTTP
 	switch {
 	case body.Len() == 0 && in.required:
 		return fault.InvalidField("body", "is required")

@@ -54,7 +54,7 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		reqID = NewRequestID()
 	}
 	w.Header().Set("X-Request-Id", reqID)
-	if r.ContentLength != 0 {
+	if r.ContentLength != 0 || s.draining.Err() != nil {
 		// Until the body has been read: an answer that comes before does not
 		// wait for it, and where the next request begins is not known then.
 		w.Header().Set("Connection", "close")

@@ -77,15 +77,19 @@ func (c *Conn) attempt(hr *http.Request, read func(*http.Response) error) error 
 // neverDone tells whether the request certainly reached no handler: the owner
 // of the socket has just died (ECONNREFUSED), its queue is full (EAGAIN), or
 // it went away before it had read the whole request. The last is sure on a
-// Unix socket only: there ECONNRESET means that bytes were left unread and
-// EPIPE that some were never taken (unix(7)), while TCP says either at any
-// time. A missing socket (ENOENT) is a server that does not run: waiting would
-// only hide that.
+// Unix socket only: there ECONNRESET means that bytes were left unread, and a
+// write that fails that some were never taken, while over TCP either says
+// nothing. A missing socket (ENOENT) is a server that does not run: waiting
+// would only hide that.
 func (c *Conn) neverDone(err error) bool {
 	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EAGAIN) {
 		return true
 	}
-	return c.unix && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || closedIdle(err))
+	if !c.unix {
+		return false
+	}
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "write" || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || closedIdle(err)
 }
 
 // closedIdle tells that a pooled connection had ended before the request was

@@ -37,7 +37,8 @@ const (
 	// probeWait is how long a device may take for a call that asks for nothing.
 	probeWait = 10 * time.Second
 
-	whyGone = "the interface has gone and is being made again"
+	laneDown = "lane_down" // reason of errors
+	whyGone  = "the interface has gone and is being made again"
 )
 
 // lane is one interface.
@@ -167,7 +168,7 @@ func (l *lane) device(ctx context.Context) (*wgdev.Device, error) {
 		if dev != nil {
 			return dev, nil
 		}
-		down := fault.New(fault.Unavailable, "lane %s is not up: %s", l.name, reason).WithReason("lane_down").
+		down := fault.New(fault.Unavailable, "lane %s is not up: %s", l.name, reason).WithReason(laneDown).
 			WithRetryAfter(time.Second)
 		if attempt == 2 { // a whole attempt was made meanwhile, in vain
 			return nil, down
@@ -193,7 +194,7 @@ func (l *lane) use(ctx context.Context, fn func(d *wgdev.Device) error) error {
 		}
 		l.lost(d)
 		if tries == 1 {
-			return fault.Wrap(err, fault.Unavailable, "lane %s: %s", l.name, whyGone).WithReason("lane_down").
+			return fault.Wrap(err, fault.Unavailable, "lane %s: %s", l.name, whyGone).WithReason(laneDown).
 				WithRetryAfter(time.Second)
 		}
 	}

@@ -115,8 +115,13 @@ func (l *Lanes) Put(ctx context.Context, p api.Peer) error {
 	}
 	l.changing.RLock()
 	defer l.changing.RUnlock()
-	if err := l.bothLanes(func(i int) error { return l.lanes[i].upsert(ctx, w.peer(i)) }); err != nil {
-		l.takeBack(ctx, w)
+	var failed [2]error
+	err = l.bothLanes(func(i int) error {
+		failed[i] = l.lanes[i].upsert(ctx, w.peer(i))
+		return failed[i]
+	})
+	if err != nil {
+		l.takeBack(ctx, w, failed)
 		return err
 	}
 	if replaced := l.note(w); len(replaced) > 0 {
@@ -128,7 +133,7 @@ func (l *Lanes) Put(ctx context.Context, p api.Peer) error {
 
 // takeBack removes what got through of a failed Put: half a peer is none. One
 // that was there before stays; the next comparison completes it.
-func (l *Lanes) takeBack(ctx context.Context, w wanted) {
+func (l *Lanes) takeBack(ctx context.Context, w wanted, failed [2]error) {
 	l.mu.Lock()
 	_, known := l.byKey[w.key]
 	l.mu.Unlock()
@@ -137,7 +142,13 @@ func (l *Lanes) takeBack(ctx context.Context, w wanted) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoWait)
 	defer cancel()
-	if err := l.bothLanes(func(i int) error { return l.lanes[i].remove(ctx, w.key) }); err != nil {
+	err := l.bothLanes(func(i int) error {
+		if fault.ReasonOf(failed[i]) == laneDown {
+			return nil // and has no peers
+		}
+		return l.lanes[i].remove(ctx, w.key)
+	})
+	if err != nil {
 		l.log.Warn("peer_not_taken_back", "device", w.device, "err", err)
 	}
 }

@@ -12,7 +12,7 @@ import (
 // freshenMax is how many peers there may be for a removal to read all counters
 // once more: a device's cost must not depend on how many there are, so beyond
 // it the latest reading counts, a few seconds old.
-const freshenMax = 1000
+const freshenMax = 256
 
 func (l *Lanes) freshen(ctx context.Context) {
 	l.mu.Lock()
