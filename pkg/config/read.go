@@ -30,7 +30,9 @@ func Load(path string) (Config, error) {
 	}
 	c, err := Parse(data)
 	if f, ok := errors.AsType[*fault.Error](err); ok {
+		f = f.WithHint("mend %s; 'vpnd config default' prints every key with its default", path)
 		f.Message = path + ": " + f.Message
+		return c, f
 	}
 	return c, err
 }

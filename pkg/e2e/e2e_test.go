@@ -28,12 +28,19 @@ import (
 // bin is the folder of the programs under test, built once a run.
 var bin string
 
-// intruderArg makes this binary behave as a gateway that was taken over.
-const intruderArg = "intruder"
+// What this binary is when it is not a test: a gateway that was taken over, or
+// somebody else's program.
+const (
+	intruderArg = "intruder"
+	foreignArg  = "foreign"
+)
 
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == intruderArg {
 		os.Exit(intrude())
+	}
+	if len(os.Args) == 4 && os.Args[1] == foreignArg {
+		os.Exit(foreign(os.Args[2], os.Args[3]))
 	}
 	dir, err := os.MkdirTemp("", "vpnd-e2e-")
 	if err == nil {
