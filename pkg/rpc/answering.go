@@ -42,6 +42,7 @@ type answeringConn struct {
 
 	mu       sync.Mutex
 	quiet    bool      // no byte of a request has come since the last answer
+	used     bool      // a request has been answered
 	ending   bool      // ends as soon as it is quiet
 	deadline time.Time // for reading, as net/http wants it
 }

@@ -3,11 +3,14 @@ package rpc_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -98,5 +101,56 @@ func BenchmarkBareHTTP(b *testing.B) {
 				call()
 			}
 		})
+	})
+}
+
+// BenchmarkHeartbeatPath is what a client's heartbeat goes through: TLS, an
+// operation that calls another over a Unix socket. Its floor is the same two
+// hops through net/http.
+func BenchmarkHeartbeatPath(b *testing.B) {
+	cert, pool := selfSigned(b)
+	w := newWorld(b, rpc.ServerConfig{})
+	inner := w.conn(b)
+	outer := rpc.NewServer(rpc.ServerConfig{Name: "gateway", TLS: &tls.Config{Certificates: []tls.Certificate{cert}}})
+	rpc.Handle(outer, postOpen, func(ctx context.Context, _ *struct{}) (*greetResp, error) {
+		req := &greetReq{Name: "ann"}
+		req.Body.Word = "hello"
+		return greet.Call(ctx, inner, req)
+	})
+	addr := serveTCP(b, outer)
+	conn := rpc.DialTLS("localhost:1", &tls.Config{RootCAs: pool}, rpc.Options{Dial: func(context.Context) (net.Conn, error) {
+		return net.Dial("tcp", addr)
+	}})
+	b.Cleanup(conn.CloseIdle)
+	b.Run("rpc", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := postOpen.Call(context.Background(), conn, nil); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+
+	bare := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", w.path) }}}
+	b.Cleanup(bare.CloseIdleConnections)
+	hs := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		res, err := bare.Post("http://x/v1/greet/ann", "application/json", strings.NewReader(`{"word":"hello"}`))
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		defer res.Body.Close()
+		_, _ = io.Copy(rw, res.Body)
+	}))
+	b.Cleanup(hs.Close)
+	b.Run("half bare", func(b *testing.B) { // its inner hop still ends in rpc
+		c := hs.Client()
+		for b.Loop() {
+			res, err := c.Post(hs.URL, "application/json", nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, res.Body)
+			_ = res.Body.Close()
+		}
 	})
 }

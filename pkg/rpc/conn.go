@@ -25,13 +25,16 @@ const (
 // Conn is a pool of connections to one server. It dials when it is used. It
 // is safe for concurrent use.
 type Conn struct {
-	name      string // for errors: "auth", "vpn.example.org:4605"
-	base      string
-	unix      bool
-	transport *http.Transport
-	patience  time.Duration
-	token     func() string
-	shapes    sync.Map // reflect.Type of a request → its fields
+	name     string // for errors: "auth", "vpn.example.org:4605"
+	base     string
+	unix     bool
+	dial     func(context.Context) (net.Conn, error)
+	patience time.Duration
+	token    func() string
+	shapes   sync.Map // reflect.Type of a request → its fields
+
+	mu   sync.Mutex
+	idle []*wire // longest unused first
 }
 
 // Options tune a Conn. The zero value suits a sibling service.
@@ -50,17 +53,43 @@ type Options struct {
 
 // DialUnix prepares calls to the server on a Unix socket. name is for errors.
 func DialUnix(name, path string, o Options) *Conn {
-	c := newConn(name, "http://"+name, nil, "unix", path, o)
+	c := newConn(name, "http://"+name, "unix", path, o)
 	c.unix = true
 	return c
 }
 
+// handshakeTimeout bounds a TLS handshake.
+const handshakeTimeout = 10 * time.Second
+
 // DialTLS prepares calls to the HTTPS server at addr (host:port).
 func DialTLS(addr string, cfg *tls.Config, o Options) *Conn {
-	return newConn(addr, "https://"+addr, cfg, "tcp", addr, o)
+	c := newConn(addr, "https://"+addr, "tcp", addr, o)
+	if cfg == nil {
+		cfg = &tls.Config{}
+	}
+	cfg = cfg.Clone()
+	if host, _, err := net.SplitHostPort(addr); err == nil && cfg.ServerName == "" {
+		cfg.ServerName = host
+	}
+	dial := c.dial
+	c.dial = func(ctx context.Context) (net.Conn, error) {
+		raw, err := dial(ctx)
+		if err != nil {
+			return nil, err
+		}
+		ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+		defer cancel()
+		t := tls.Client(raw, cfg)
+		if err := t.HandshakeContext(ctx); err != nil {
+			_ = raw.Close()
+			return nil, unsent{err}
+		}
+		return t, nil
+	}
+	return c
 }
 
-func newConn(name, base string, cfg *tls.Config, network, addr string, o Options) *Conn {
+func newConn(name, base, network, addr string, o Options) *Conn {
 	if o.Patience == 0 {
 		o.Patience = 5 * time.Second
 	}
@@ -70,19 +99,8 @@ func newConn(name, base string, cfg *tls.Config, network, addr string, o Options
 			return d.DialContext(ctx, network, addr)
 		}
 	}
-	return &Conn{name: name, base: base, patience: o.Patience, token: o.Token, transport: &http.Transport{
-		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return o.Dial(ctx) },
-		TLSClientConfig:     cfg,
-		TLSHandshakeTimeout: 10 * time.Second,
-		DisableCompression:  true,
-		MaxIdleConns:        64,
-		MaxIdleConnsPerHost: 64,
-		IdleConnTimeout:     90 * time.Second, // less than the server's
-	}}
+	return &Conn{name: name, base: base, dial: o.Dial, patience: o.Patience, token: o.Token}
 }
-
-// CloseIdle drops pooled connections, for callers whose network changed.
-func (c *Conn) CloseIdle() { c.transport.CloseIdleConnections() }
 
 // Call performs op. Errors are *fault.Error.
 func (op Op[Req, Resp]) Call(ctx context.Context, c *Conn, req *Req) (*Resp, error) {

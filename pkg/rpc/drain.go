@@ -22,8 +22,8 @@ func (s *Server) drain() {
 	s.empty = make(chan struct{})
 	s.checkEmpty()
 	s.mu.Unlock()
-	s.endQuiet(func(c *answeringConn) bool { return c.judged && c.ready != nil })
-	timer := time.AfterFunc(quietTimeout, func() { s.endQuiet(func(*answeringConn) bool { return true }) })
+	s.endQuiet(true)
+	timer := time.AfterFunc(quietTimeout, func() { s.endQuiet(false) })
 	defer timer.Stop()
 	select {
 	case <-s.empty:
@@ -32,14 +32,13 @@ func (s *Server) drain() {
 	_ = s.http.Close() // whatever is left
 }
 
-// endQuiet ends the chosen connections as soon as they are quiet.
-func (s *Server) endQuiet(which func(*answeringConn) bool) {
+// endQuiet ends connections as soon as they are quiet: at first those that may
+// end at once.
+func (s *Server) endQuiet(sure bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
-		if which(c) {
-			c.end()
-		}
+		c.end(sure)
 	}
 }
 
@@ -80,12 +79,16 @@ func (s *Server) checkEmpty() {
 // end makes the connection end as soon as it is quiet: now, or after the
 // answer to what is being asked. Reading is interrupted and not the connection
 // closed, so that either some of a request has been read, and it is answered,
-// or none has, which the kernel tells a caller on a Unix socket.
-func (c *answeringConn) end() {
+// or none has, which the kernel tells a caller on a Unix socket. The caller
+// expects it of a connection that has been used; with sure, only those end.
+func (c *answeringConn) end(sure bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if sure && (c.ready == nil || !c.used) {
+		return
+	}
 	c.ending = true
-	c.setDeadline()
+	_ = c.setDeadline() // the connection may be gone
 }
 
 // speaks notes that some of a request has come.
@@ -95,7 +98,7 @@ func (c *answeringConn) speaks() {
 	if c.quiet {
 		c.quiet = false
 		if c.ending {
-			c.setDeadline()
+			_ = c.setDeadline()
 		}
 	}
 }
@@ -104,9 +107,9 @@ func (c *answeringConn) speaks() {
 func (c *answeringConn) falls() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.quiet = true
+	c.quiet, c.used = true, true
 	if c.ending {
-		c.setDeadline()
+		_ = c.setDeadline()
 	}
 }
 

@@ -99,7 +99,7 @@ func newKilled(t *testing.T) *killed {
 
 func (k *killed) start() {
 	k.cmd = exec.Command("/proc/self/exe", "-test.run=^TestServerProcess$", "-test.timeout=120s")
-	k.cmd.Env = append(os.Environ(), "RPC_TEST_JOURNAL="+k.journal)
+	k.cmd.Env = append(os.Environ(), "RPC_TEST_JOURNAL="+k.journal, "GORACE=atexit_sleep_ms=0")
 	k.cmd.ExtraFiles = []*os.File{k.socket}
 	if _, err := k.cmd.StdinPipe(); err != nil {
 		k.t.Fatal(err)
@@ -133,7 +133,7 @@ func (k *killed) executions() map[string]int {
 type interval struct{ from, to time.Time }
 
 func TestKillingTheServerFailsNoLaterCall(t *testing.T) {
-	const callers, kills = 8, 40
+	const callers, kills = 8, 15
 	for _, tc := range []struct {
 		name string
 		op   rpc.Op[noteReq, rpc.None]
@@ -141,7 +141,7 @@ func TestKillingTheServerFailsNoLaterCall(t *testing.T) {
 		pad  int
 	}{
 		{"kill -9", note, syscall.SIGKILL, 0},
-		{"kill -9, large requests", note, syscall.SIGKILL, 50_000},
+		{"kill -9, large requests", note, syscall.SIGKILL, 20_000},
 		{"kill -9, repeatable", renote, syscall.SIGKILL, 0},
 		{"SIGTERM", note, syscall.SIGTERM, 0},
 	} {
@@ -183,7 +183,7 @@ func TestKillingTheServerFailsNoLaterCall(t *testing.T) {
 			}
 			var deaths []interval
 			for range kills {
-				enough := done() + 200
+				enough := done() + 100
 				eventually(t, "calls", func() bool { return done() >= enough })
 				d := interval{from: time.Now()}
 				_ = k.cmd.Process.Signal(tc.sig)
@@ -192,7 +192,7 @@ func TestKillingTheServerFailsNoLaterCall(t *testing.T) {
 				deaths = append(deaths, d)
 				k.start()
 			}
-			enough := done() + 200
+			enough := done() + 100
 			eventually(t, "calls", func() bool { return done() >= enough })
 			stop()
 			wg.Wait()

@@ -91,7 +91,7 @@ func TestRequestIDsComeFromLocalCallersOnly(t *testing.T) {
 
 var open = rpc.Op[struct{}, greetResp]{Info: rpc.Info{ID: "open", Method: "GET", Path: "/v1/open", Access: rpc.Public}}
 
-func serveTCP(t *testing.T, s *rpc.Server) string {
+func serveTCP(t testing.TB, s *rpc.Server) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"mime"
 	"net"
 	"net/http"
-	"strings"
 	"syscall"
 	"time"
 
@@ -41,7 +40,7 @@ func (c *Conn) send(ctx context.Context, info Info, req any, read func(*http.Res
 		if f, ok := errors.AsType[*fault.Error](err); ok && ctx.Err() == nil {
 			return f
 		}
-		again := ctx.Err() == nil && (c.neverDone(err) || info.repeatable() && broke(err))
+		again := ctx.Err() == nil && (neverDone(err) || info.repeatable() && worthAnother(err))
 		if !again || time.Now().Add(wait).After(giveUp) {
 			return c.broken(ctx, err)
 		}
@@ -55,15 +54,12 @@ func (c *Conn) send(ctx context.Context, info Info, req any, read func(*http.Res
 
 // attempt sends the request once.
 func (c *Conn) attempt(hr *http.Request, read func(*http.Response) error) error {
-	if hr.GetBody != nil {
-		hr.Body, _ = hr.GetBody() // that of a bytes.Reader never fails
-	}
 	if c.token != nil {
 		if t := c.token(); t != "" {
 			hr.Header.Set("Authorization", "Bearer "+t)
 		}
 	}
-	res, err := c.transport.RoundTrip(hr)
+	res, err := c.roundTrip(hr)
 	if err != nil {
 		return err
 	}
@@ -74,37 +70,21 @@ func (c *Conn) attempt(hr *http.Request, read func(*http.Response) error) error 
 	return c.refused(res)
 }
 
-// neverDone tells whether the request certainly reached no handler: the owner
-// of the socket has just died (ECONNREFUSED), its queue is full (EAGAIN), or
-// it went away before it had read the whole request. The last is sure on a
-// Unix socket only: there ECONNRESET means that bytes were left unread, and a
-// write that fails that some were never taken, while over TCP either says
-// nothing. A missing socket (ENOENT) is a server that does not run: waiting
-// would only hide that.
-func (c *Conn) neverDone(err error) bool {
-	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EAGAIN) {
-		return true
+// neverDone tells whether the request certainly reached no handler: it was not
+// received, or the owner of the socket has just died (ECONNREFUSED), or its
+// queue is full (EAGAIN). A missing socket (ENOENT) is a server that does not
+// run: waiting would only hide that.
+func neverDone(err error) bool {
+	if _, ok := errors.AsType[unsent](err); ok {
+		return worthAnother(err)
 	}
-	if !c.unix {
-		return false
-	}
-	op, ok := errors.AsType[*net.OpError](err)
-	return ok && op.Op == "write" || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || closedIdle(err)
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EAGAIN)
 }
 
-// closedIdle tells that a pooled connection had ended before the request was
-// written to it. net/http has no name for this error.
-func closedIdle(err error) bool {
-	return strings.Contains(err.Error(), "server closed idle connection")
-}
-
-// broke tells whether a connection was there and ended before the answer.
-func broke(err error) bool {
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
-		return false
-	}
+// worthAnother tells whether a connection was there and ended.
+func worthAnother(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
-		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || closedIdle(err)
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // broken is the fault of a call without an answer.

@@ -2,7 +2,6 @@ package service
 
 import (
 	"context"
-	"strings"
 	"sync"
 	"time"
 
@@ -18,9 +17,9 @@ const remembered = 1000
 type Events struct {
 	service string
 	mu      sync.Mutex
-	last    []events.Event // ring, oldest first
-	seq     uint64
-	changed chan struct{} // closed and replaced with every event
+	ring    []events.Event // event number n is ring[(n-1)%remembered]
+	seq     uint64         // number of the last event
+	changed chan struct{}  // closed and replaced with every event
 }
 
 // NewEvents makes an empty feed.
@@ -35,42 +34,51 @@ func (f *Events) Publish(e events.Event) {
 	defer f.mu.Unlock()
 	f.seq++
 	e.ID, e.Time, e.Seq, e.Service = id.NewEvent(), time.Now().UTC(), f.seq, f.service
-	if len(f.last) == remembered {
-		copy(f.last, f.last[1:])
-		f.last = f.last[:remembered-1]
+	if len(f.ring) < remembered {
+		f.ring = append(f.ring, e)
+	} else {
+		f.ring[(e.Seq-1)%remembered] = e
 	}
-	f.last = append(f.last, e)
 	close(f.changed)
 	f.changed = make(chan struct{})
 }
 
-// after gives what is newer than seq, and a channel that tells of more.
+// forgotten is the number of the last event that is no longer remembered; it
+// wants mu held.
+func (f *Events) forgotten() uint64 { return f.seq - uint64(len(f.ring)) }
+
+// after gives the events behind number seq, and a channel that tells of more.
 func (f *Events) after(seq uint64) ([]events.Event, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	i := len(f.last)
-	for i > 0 && f.last[i-1].Seq > seq {
-		i--
+	missed := uint64(0)
+	if oldest := f.forgotten(); seq < oldest {
+		missed, seq = oldest-seq, oldest
 	}
-	out := append([]events.Event(nil), f.last[i:]...)
-	if len(out) > 0 && seq > 0 && out[0].Seq > seq+1 {
-		out[0].Missed = out[0].Seq - seq - 1
+	out := make([]events.Event, 0, f.seq-seq)
+	for n := seq; n < f.seq; n++ {
+		out = append(out, f.ring[n%remembered])
+	}
+	if len(out) > 0 {
+		out[0].Missed += missed
 	}
 	return out, f.changed
 }
 
+// position gives the number of the last event that a reader has seen. One that
+// is not known is of an earlier run: everything of this run is new.
 func (f *Events) position(since string) uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if since == "" {
 		return f.seq
 	}
-	for _, e := range f.last {
-		if strings.EqualFold(string(e.ID), since) {
+	for _, e := range f.ring {
+		if string(e.ID) == since {
 			return e.Seq
 		}
 	}
-	return 0 // an event of an earlier run: everything of this run is new
+	return f.forgotten()
 }
 
 // Feed serves events.Feed.

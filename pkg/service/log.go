@@ -1,6 +1,7 @@
 package service
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -20,7 +21,8 @@ func newLogger(a Assignment) (*slog.Logger, func()) {
 		MaxSize:    a.Config.Log.MaxSize,
 		MaxBackups: a.Config.Log.Keep,
 	}
-	return NewLogger(bestEffort{os.Stdout, file}, a.Service, level), func() { _ = file.Close() }
+	out := bestEffort{os.Stdout, &wholeLines{w: file, service: a.Service}}
+	return NewLogger(out, a.Service, level), func() { _ = file.Close() }
 }
 
 // NewLogger makes the JSON logger that services use.
@@ -49,4 +51,39 @@ func (b bestEffort) Write(p []byte) (int, error) {
 		_, _ = w.Write(p)
 	}
 	return len(p), nil
+}
+
+// wholeLines keeps a file made of whole lines when the disk fills up in the
+// middle of one, and tells how many were lost once there is room again. The
+// logger above calls it from one goroutine at a time.
+type wholeLines struct {
+	w       io.Writer
+	service string
+	torn    bool // the last line is not whole
+	lost    int
+}
+
+func (l *wholeLines) Write(p []byte) (int, error) {
+	if l.lost > 0 {
+		line := fmt.Sprintf(`{"ts":%q,"level":"WARN","service":%q,"event":"log_lines_lost","lost":%d}`+"\n",
+			time.Now().UTC().Format(time.RFC3339Nano), l.service, l.lost)
+		if l.torn {
+			line = "\n" + line
+		}
+		n, err := io.WriteString(l.w, line)
+		if n > 0 {
+			l.torn = n < len(line)
+		}
+		if err != nil {
+			l.lost++
+			return 0, err
+		}
+		l.lost = 0
+	}
+	n, err := l.w.Write(p)
+	if err != nil {
+		l.lost++
+		l.torn = n > 0
+	}
+	return n, err
 }

@@ -18,7 +18,6 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -62,7 +61,14 @@ func (e *Env) Sibling(name string) *rpc.Conn {
 	if c, ok := e.conns[name]; ok {
 		return c
 	}
-	c := rpc.DialUnix(name, e.Siblings[name].Socket, rpc.Options{})
+	var o rpc.Options
+	sibling, allowed := e.Siblings[name]
+	if !allowed {
+		o.Dial = func(context.Context) (net.Conn, error) {
+			return nil, fault.New(fault.Denied, "%s may not call %s", e.Name, name)
+		}
+	}
+	c := rpc.DialUnix(name, sibling.Socket, o)
 	if e.conns == nil {
 		e.conns = map[string]*rpc.Conn{}
 	}
@@ -118,7 +124,7 @@ func run(def Definition) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	signal.Ignore(syscall.SIGHUP)
+	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE) // nobody listening on stdout is no reason to end
 
 	if err := sandbox.Apply(a.Sandbox); err != nil {
 		return err
@@ -139,18 +145,14 @@ func run(def Definition) error {
 // Serve builds the service and runs it on the Unix listener until ctx ends.
 // Main uses it; so do tests that run a service in their own process.
 func Serve(ctx context.Context, def Definition, env *Env, admit func(rpc.PeerCred) (rpc.Caller, error), l net.Listener) error {
-	var inst Instance
-	var built atomic.Bool
+	var inst Instance // made before the first heartbeat: until then, whoever calls waits in the socket's queue
 	cfg := rpc.ServerConfig{
 		Name: def.Name, Version: build.Get().Version, Log: env.Log, Identify: admit,
 		Ready: func() error {
-			if !built.Load() {
-				return errors.New("starting")
+			if inst.Ready == nil {
+				return nil
 			}
-			if inst.Ready != nil {
-				return inst.Ready()
-			}
-			return nil
+			return inst.Ready()
 		},
 	}
 	if def.Configure != nil {
@@ -165,7 +167,6 @@ func Serve(ctx context.Context, def Definition, env *Env, admit func(rpc.PeerCre
 	if err != nil {
 		return err
 	}
-	built.Store(true)
 	env.Log.Info("started", "version", build.Get().Version, "pid", os.Getpid())
 
 	// The background work outlives the server, so that calls that are still

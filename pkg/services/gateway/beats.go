@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"vpnd/pkg/api/sessions"
@@ -9,8 +10,15 @@ import (
 	"vpnd/pkg/rpc"
 )
 
-// maxBatch is how many heartbeats one call carries.
-const maxBatch = 512
+const (
+	// maxBatch is how many heartbeats one call carries.
+	maxBatch = 512
+	// travelling is how many calls are on their way at once: one fills while
+	// one travels.
+	travelling = 2
+	// beatWait bounds the wait for a place in the queue, and that for an answer.
+	beatWait = 5 * time.Second
+)
 
 // beats gathers heartbeats that arrive while a call is on its way and sends
 // them together: alone, one goes at once; in a crowd, a hundred share a call.
@@ -24,7 +32,7 @@ type beat struct {
 	result sessions.BeatResult
 	ttl    int
 	err    error
-	done   chan struct{}
+	done   chan struct{} // closed when the three above are valid
 }
 
 func newBeats(conn *rpc.Conn) *beats {
@@ -34,12 +42,14 @@ func newBeats(conn *rpc.Conn) *beats {
 // send gives the answer to one heartbeat and the heartbeat TTL in seconds.
 func (b *beats) send(ctx context.Context, item sessions.BeatItem) (sessions.BeatResult, int, error) {
 	w := &beat{item: item, done: make(chan struct{})}
+	full := time.NewTimer(beatWait)
+	defer full.Stop()
 	select {
 	case b.queue <- w:
 	case <-ctx.Done():
 		return sessions.BeatResult{}, 0, ctx.Err()
-	case <-time.After(5 * time.Second):
-		return sessions.BeatResult{}, 0, fault.New(fault.Throttled, "too many heartbeats at once").WithRetryAfter(5 * time.Second)
+	case <-full.C:
+		return sessions.BeatResult{}, 0, fault.New(fault.Throttled, "too many heartbeats at once").WithRetryAfter(beatWait)
 	}
 	select {
 	case <-w.done:
@@ -49,13 +59,11 @@ func (b *beats) send(ctx context.Context, item sessions.BeatItem) (sessions.Beat
 	}
 }
 
-// run sends until ctx ends, two calls at a time: one fills while one travels.
+// run sends until ctx ends. Heartbeats that are queued then get no answer.
 func (b *beats) run(ctx context.Context) {
-	const travelling = 2
-	done := make(chan struct{}, travelling)
+	var all sync.WaitGroup
 	for range travelling {
-		go func() {
-			defer func() { done <- struct{}{} }()
+		all.Go(func() {
 			for {
 				select {
 				case <-ctx.Done():
@@ -64,11 +72,9 @@ func (b *beats) run(ctx context.Context) {
 					b.deliver(ctx, b.gather(first))
 				}
 			}
-		}()
+		})
 	}
-	for range travelling {
-		<-done
-	}
+	all.Wait()
 }
 
 func (b *beats) gather(first *beat) []*beat {
@@ -85,6 +91,8 @@ func (b *beats) gather(first *beat) []*beat {
 }
 
 func (b *beats) deliver(ctx context.Context, batch []*beat) {
+	ctx, cancel := context.WithTimeout(ctx, beatWait)
+	defer cancel()
 	req := &sessions.BeatRequest{}
 	for _, w := range batch {
 		req.Body.Beats = append(req.Body.Beats, w.item)
@@ -99,4 +107,21 @@ func (b *beats) deliver(ctx context.Context, batch []*beat) {
 		}
 		close(w.done)
 	}
+}
+
+// refusedBeat says why a heartbeat found no session, in the words that decide
+// what the client does next: go away, sign in, or connect again.
+func refusedBeat(r sessions.BeatResult) error {
+	switch r.Why {
+	case sessions.UserSuspended:
+		return fault.New(fault.Denied, "the account is suspended").WithReason("suspended")
+	case sessions.UserDeleted, sessions.DeviceDeleted:
+		return fault.New(fault.Unauthenticated, "the account or device was deleted").WithReason(string(r.Why))
+	case sessions.LoggedOut, sessions.TokenReuse:
+		return fault.New(fault.Unauthenticated, "the device is signed out").WithReason("signed_out").WithHint("sign in again")
+	case "":
+		return fault.New(fault.Conflict, "no session is open").WithReason(r.Refused).WithHint("connect again")
+	}
+	return fault.New(fault.Conflict, "the session is closed (%s)", r.Why).WithReason(r.Refused).
+		WithFields(fault.Field{Path: "session", Message: string(r.Why)}).WithHint("connect again")
 }

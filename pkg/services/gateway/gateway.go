@@ -19,7 +19,6 @@ import (
 
 	"vpnd/pkg/api/auth"
 	"vpnd/pkg/api/client"
-	"vpnd/pkg/api/id"
 	"vpnd/pkg/api/keys"
 	"vpnd/pkg/api/sessions"
 	"vpnd/pkg/build"
@@ -31,16 +30,14 @@ import (
 // Gateway answers the client API.
 type Gateway struct {
 	log      *slog.Logger
-	keys     *rpc.Conn
 	auth     *rpc.Conn
 	sessions *rpc.Conn
 	tokens   *verifier
 	cert     *certificate
+	login    *loginKeys
 	beats    *beats
-
-	mu     sync.Mutex
-	pubkey *keys.LoginKeys
-	asked  time.Time // when pubkey was fetched
+	limit    *limiter
+	public   *rpc.Server
 }
 
 // Definition makes the service.
@@ -52,14 +49,15 @@ func buildService(_ context.Context, env *service.Env) (service.Instance, error)
 	if len(env.Extra) == 0 {
 		return service.Instance{}, errors.New("no public listener was inherited")
 	}
-	g := New(Deps{Keys: env.Sibling("keys"), Auth: env.Sibling("auth"), Sessions: env.Sibling("sessions"), Log: env.Log})
-	limit := newLimiter(env.Config.Gateway.MaxConnections)
-	public := g.Server(limit)
-	return service.Instance{Ready: g.Ready, Run: func(ctx context.Context) error {
-		go g.refresh(ctx)
-		go g.beats.run(ctx)
-		return public.Serve(ctx, env.Extra...)
-	}}, nil
+	g := New(Config{MaxConnections: env.Config.Gateway.MaxConnections}, Deps{
+		Keys: env.Sibling("keys"), Auth: env.Sibling("auth"), Sessions: env.Sibling("sessions"), Log: env.Log,
+	})
+	return service.Instance{Ready: g.Ready, Run: func(ctx context.Context) error { return g.Run(ctx, env.Extra...) }}, nil
+}
+
+// Config is what a Gateway needs to know.
+type Config struct {
+	MaxConnections int // held at once
 }
 
 // Deps are the siblings a Gateway calls.
@@ -68,32 +66,59 @@ type Deps struct {
 	Log                  *slog.Logger
 }
 
-// New prepares a Gateway; Server serves it, after refresh has found the keys.
-func New(d Deps) *Gateway {
-	return &Gateway{
-		log: d.Log, keys: d.Keys, auth: d.Auth, sessions: d.Sessions,
-		tokens: newVerifier(d.Keys), cert: newCertificate(d.Keys), beats: newBeats(d.Sessions),
-	}
-}
+// answerWithin bounds an answer: a sign-in may wait for its turn at Argon2.
+const answerWithin = 90 * time.Second
 
-// Server makes the public server.
-func (g *Gateway) Server(limit *limiter) *rpc.Server {
+// New prepares a Gateway; Run serves it.
+func New(cfg Config, d Deps) *Gateway {
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	g := &Gateway{
+		log: d.Log, auth: d.Auth, sessions: d.Sessions, tokens: newVerifier(d.Keys), cert: newCertificate(d.Keys),
+		login: newLoginKeys(d.Keys), beats: newBeats(d.Sessions), limit: newLimiter(cfg.MaxConnections),
+	}
 	s := rpc.NewServer(rpc.ServerConfig{
-		Name: "vpnd client API", Version: build.Get().Version, Log: g.log, Guard: g.guard,
-		WriteTimeout: 90 * time.Second, // a sign-in may wait for its turn at Argon2
+		Name: "vpnd client API", Version: build.Get().Version, Log: d.Log, Guard: g.guard, Around: around,
+		WriteTimeout: answerWithin,
 		TLS:          &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: g.cert.get},
-		ConnState:    limit.observe,
+		ConnState:    g.limit.observe,
 	})
+	g.public = s
 	rpc.Handle(s, client.GetHealth, g.health)
-	rpc.Handle(s, client.GetPubkey, g.loginKeys)
-	rpc.Handle(s, client.PostLogin, g.login)
+	rpc.Handle(s, client.GetPubkey, func(ctx context.Context, _ *struct{}) (*keys.LoginKeys, error) { return g.login.get(ctx) })
+	rpc.Handle(s, client.PostLogin, g.signIn)
 	rpc.Handle(s, client.PostReauth, g.reauth)
 	rpc.Handle(s, client.PostLogout, g.logout)
 	rpc.Handle(s, client.PostInitiate, g.initiate)
 	rpc.Handle(s, client.PostHeartbeat, g.heartbeat)
 	rpc.Handle(s, client.PostClose, g.close)
 	rpc.Handle(s, client.PostVerify, g.verify)
-	return s
+	return g
+}
+
+// Run serves the listeners until ctx ends. It owns every goroutine.
+func (g *Gateway) Run(ctx context.Context, listeners ...net.Listener) error {
+	// What answers calls works until the last of them is answered.
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var all sync.WaitGroup
+	all.Go(func() { g.refresh(work) })
+	all.Go(func() { g.beats.run(work) })
+	err := g.public.Serve(ctx, listeners...)
+	stop()
+	all.Wait()
+	g.limit.wait()
+	return err
+}
+
+// around gives errors of siblings the status that clients are promised: one
+// that does not answer in time is unavailable, like one that is not there.
+func around(ctx context.Context, _ rpc.Info, _ any, next func(context.Context) error) error {
+	err := next(ctx)
+	if f := fault.From(err); err != nil && f.Code == fault.Timeout {
+		return fault.Wrap(err, fault.Unavailable, "%s", f.Message).WithReason(f.Reason).WithRetryAfter(max(f.RetryAfter, time.Second))
+	}
+	return err
 }
 
 // Ready tells whether sign-ins and tokens can be judged.
@@ -127,45 +152,17 @@ func (g *Gateway) refresh(ctx context.Context) {
 	}
 }
 
-func (g *Gateway) notReady() error {
-	return fault.New(fault.Unavailable, "the server is starting").WithReason("keys_not_ready").WithRetryAfter(time.Second)
-}
-
 func (g *Gateway) health(ctx context.Context, _ *struct{}) (*client.Health, error) {
 	if g.Ready() != nil {
-		return nil, g.notReady()
+		return nil, notReady(nil)
 	}
-	st, err := keys.Login.Call(ctx, g.keys, nil)
-	if err != nil || len(st.Keys) == 0 {
-		return nil, g.notReady()
+	if _, err := g.login.get(ctx); err != nil {
+		return nil, notReady(err)
 	}
 	return &client.Health{Status: "ok", Version: build.Get().Version}, nil
 }
 
-// loginKeysFor is how long published login keys are repeated without asking.
-const loginKeysFor = 5 * time.Second
-
-func (g *Gateway) loginKeys(ctx context.Context, _ *struct{}) (*keys.LoginKeys, error) {
-	g.mu.Lock()
-	have, asked := g.pubkey, g.asked
-	g.mu.Unlock()
-	if have != nil && time.Since(asked) < loginKeysFor {
-		return have, nil
-	}
-	k, err := keys.Login.Call(ctx, g.keys, nil)
-	if err != nil {
-		return nil, err
-	}
-	if len(k.Keys) == 0 {
-		return nil, g.notReady()
-	}
-	g.mu.Lock()
-	g.pubkey, g.asked = k, time.Now()
-	g.mu.Unlock()
-	return k, nil
-}
-
-func (g *Gateway) login(ctx context.Context, r *client.LoginRequest) (*client.Tokens, error) {
+func (g *Gateway) signIn(ctx context.Context, r *client.LoginRequest) (*client.Tokens, error) {
 	req := &auth.LoginRequest{}
 	req.Body.Sealed, req.Body.Remote = r.Body, remote(ctx)
 	return auth.Login.Call(ctx, g.auth, req)
@@ -203,24 +200,6 @@ func (g *Gateway) heartbeat(ctx context.Context, _ *struct{}) (*client.Beat, err
 		return nil, refusedBeat(res)
 	}
 	return &client.Beat{State: string(res.State), Recovered: res.Recovered, HeartbeatTTL: ttl}, nil
-}
-
-// refusedBeat says why a heartbeat found no session, in the words that decide
-// what the client does next: go away, sign in, or connect again.
-func refusedBeat(r sessions.BeatResult) error {
-	switch r.Why {
-	case sessions.UserSuspended:
-		return fault.New(fault.Denied, "the account is suspended").WithReason("suspended")
-	case sessions.UserDeleted, sessions.DeviceDeleted:
-		return fault.New(fault.Unauthenticated, "the account or device was deleted").WithReason(string(r.Why))
-	case sessions.LoggedOut, sessions.TokenReuse:
-		return fault.New(fault.Unauthenticated, "the device is signed out").WithReason("signed_out").WithHint("sign in again")
-	}
-	f := fault.New(fault.Conflict, "the session is closed").WithReason(r.Refused).WithHint("connect again")
-	if r.Why != "" {
-		f.Message += " (" + string(r.Why) + ")"
-	}
-	return f
 }
 
 func (g *Gateway) close(ctx context.Context, _ *struct{}) (*rpc.None, error) {
@@ -263,8 +242,4 @@ func (g *Gateway) guard(ctx context.Context, op rpc.Info, r rpc.Request) (contex
 		return ctx, err
 	}
 	return context.WithValue(ctx, bearerKey{}, who), nil
-}
-
-func identity(user, device string) client.Identity {
-	return client.Identity{UserID: id.User(user), DeviceID: id.Device(device)}
 }
