@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"vpnd/pkg/api/events"
@@ -40,6 +41,10 @@ type Lanes struct {
 	lanes   [2]*lane // vpn, tor
 	book    *wgdev.EndpointBook
 	guarded chan struct{} // closed when the rules are in place for the first time
+
+	reading  sync.Mutex    // one reading of freshen at a time
+	readings atomic.Uint64 // begun by freshen
+	read     uint64        // the latest of them; guarded by reading
 
 	// changing is held shared by single changes and alone by whoever equalizes
 	// all peers, who would otherwise undo a change half made. It comes before mu.

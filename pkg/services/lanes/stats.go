@@ -14,6 +14,8 @@ import (
 // it the latest reading counts, a few seconds old.
 const freshenMax = 256
 
+// freshen reads the counters once more. Those who ask while others wait share
+// a reading: any that began after they asked will do.
 func (l *Lanes) freshen(ctx context.Context) {
 	l.mu.Lock()
 	n := len(l.want)
@@ -21,6 +23,13 @@ func (l *Lanes) freshen(ctx context.Context) {
 	if n == 0 || n > freshenMax {
 		return
 	}
+	mine := l.readings.Load() + 1
+	l.reading.Lock()
+	defer l.reading.Unlock()
+	if l.read >= mine {
+		return
+	}
+	l.read = l.readings.Add(1)
 	if _, err := l.Stats(ctx); err != nil {
 		l.log.Debug("last_counters_not_read", "err", err)
 	}
