@@ -124,6 +124,10 @@ func printServices(path string) error {
 	if err != nil {
 		return err
 	}
+	for name, s := range base {
+		s.Env = nil // the digest of the configuration is nobody's to set
+		base[name] = s
+	}
 	enc := json.NewEncoder(os.Stdout)
 	enc.SetIndent("", "  ")
 	return enc.Encode(map[string]map[string]supervise.Spec{"services": base})

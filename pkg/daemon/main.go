@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"vpnd/pkg/build"
@@ -43,7 +44,14 @@ Everything else is done with vpnctl.
 
 // Main runs vpnd and gives its exit status.
 func Main(args []string) int {
-	err := dispatch(args)
+	if len(args) > 0 && args[0] == "service" {
+		return serviceCommand(args[1:])
+	}
+	return report(dispatch(args))
+}
+
+// report tells what went wrong and gives the exit status.
+func report(err error) int {
 	switch {
 	case err == nil:
 		return 0
@@ -71,21 +79,16 @@ func dispatch(args []string) error {
 	case "init":
 		return initCommand(rest)
 	case "teardown":
-		return withConfig(command, rest, func(path string) error {
-			c, err := config.Load(path)
-			if err != nil {
-				return err
-			}
-			return lanes.Teardown(context.Background(), c, filepath.Join(c.Paths.Run, "lanes"))
-		})
+		return withConfig(command, rest, teardown)
 	case "config":
 		return configCommand(rest)
 	case "version":
+		if err := parse(flags(command), rest); err != nil {
+			return err
+		}
 		b := build.Get()
 		fmt.Printf("vpnd %s (%s, %s/%s)\n", b.Version, b.Go, b.OS, b.Arch)
 		return nil
-	case "service":
-		return serviceCommand(rest)
 	case lanes.DaemonCommand:
 		return lanes.RunDaemon(context.Background(), rest)
 	case "help", "-h", "--help":
@@ -133,18 +136,36 @@ func runCommand(path string) error {
 	return Run(ctx, path)
 }
 
-func serviceCommand(args []string) error {
+// teardown removes what outlives vpnd. A vpnd that runs would make it again.
+func teardown(path string) error {
+	if os.Geteuid() != 0 {
+		return fault.New(fault.Denied, "vpnd teardown needs root")
+	}
+	c, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(c.Paths.State); err == nil {
+		unlock, err := own(c)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
+	return lanes.Teardown(context.Background(), c, filepath.Join(c.Paths.Run, "lanes"))
+}
+
+// serviceCommand is a service process. service.Main tells by itself what goes
+// wrong.
+func serviceCommand(args []string) int {
 	if len(args) != 1 {
-		return fault.New(fault.Invalid, "vpnd service NAME is started by 'vpnd run'")
+		return report(fault.New(fault.Invalid, "vpnd service NAME is started by 'vpnd run'"))
 	}
 	e, ok := lookup(args[0])
 	if !ok {
-		return fault.New(fault.NotFound, "no service %q", args[0])
+		return report(fault.New(fault.NotFound, "no service %q", args[0]))
 	}
-	if status := service.Main(e.define()); status != 0 {
-		os.Exit(status) // service.Main has told why
-	}
-	return nil
+	return service.Main(e.define())
 }
 
 func configCommand(args []string) error {
@@ -153,33 +174,43 @@ func configCommand(args []string) error {
 	}
 	switch args[0] {
 	case "default":
+		if err := parse(flags("config default"), args[1:]); err != nil {
+			return err
+		}
 		out, err := config.Print(config.Default())
 		if err == nil {
 			_, err = os.Stdout.Write(out)
 		}
 		return err
 	case "check":
-		if len(args) != 2 {
+		if len(args) != 2 || strings.HasPrefix(args[1], "-") {
 			return fault.New(fault.Invalid, "usage: vpnd config check FILE")
 		}
-		if _, err := os.Stat(args[1]); err != nil {
-			return fault.Wrap(err, fault.NotFound, "cannot read configuration")
-		}
-		c, err := config.Load(args[1])
-		if err != nil {
-			return err
-		}
-		base, err := builtin(c, accounts{}, "/usr/sbin/vpnd")
-		if err != nil {
-			return err
-		}
-		if _, err := specs(base, servicesPath(args[1])); err != nil {
-			return err
-		}
-		fmt.Printf("%s: ok\n", args[1])
-		return nil
+		return check(args[1])
 	case "services":
 		return withConfig("config services", args[1:], printServices)
 	}
 	return fault.New(fault.Invalid, "unknown command \"config %s\"", args[0]).WithHint("'vpnd help' lists them")
+}
+
+// check judges a configuration and the services.json beside it, without the
+// host that they are for.
+func check(path string) error {
+	// At its usual place a missing file would count as the defaults.
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return fault.Wrap(err, fault.NotFound, "cannot read configuration")
+	}
+	c, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	base, err := builtin(c, accounts{}, "/usr/sbin/vpnd")
+	if err != nil {
+		return err
+	}
+	if _, err := specs(base, servicesPath(path)); err != nil {
+		return err
+	}
+	fmt.Printf("%s: ok\n", path)
+	return nil
 }

@@ -7,12 +7,13 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
-	"slices"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"vpnd/pkg/api/events"
-	api "vpnd/pkg/api/supervisor"
 	"vpnd/pkg/build"
 	"vpnd/pkg/config"
 	"vpnd/pkg/fault"
@@ -31,6 +32,8 @@ type daemon struct {
 	sup        *supervise.Supervisor
 	feed       *service.Events
 
+	level slog.LevelVar
+
 	reloading sync.Mutex
 	mu        sync.Mutex // guards the rest
 	config    config.Config
@@ -48,26 +51,30 @@ func Run(ctx context.Context, configPath string) error {
 	if err != nil {
 		return err
 	}
+	for _, path := range []string{configPath, servicesPath(configPath)} {
+		if err := onlyRoots(path); err != nil {
+			return err
+		}
+	}
+	unix.Umask(0o022) // whatever the shell had: what services pass through must be passable
 	d := &daemon{configPath: configPath, feed: service.NewEvents(supervisorName)}
 	if d.self, err = os.Executable(); err != nil {
 		return err
 	}
-	level := slog.LevelInfo
-	_ = level.UnmarshalText([]byte(c.Log.Level)) // validated with the configuration
-	d.log = service.NewLogger(os.Stdout, supervisorName, level)
+	d.log = service.NewLogger(os.Stdout, supervisorName, &d.level)
 	if err := d.load(c); err != nil {
 		return err
 	}
-	for _, f := range folders(d.config, d.accounts) {
+	unlock, err := own(c)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for _, f := range folders(c, d.accounts) {
 		if err := f.make(); err != nil {
 			return err
 		}
 	}
-	lock, err := lockState(c.Paths.State)
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
 	if err := lanes.Preflight(c); err != nil {
 		return err
 	}
@@ -106,7 +113,14 @@ func (d *daemon) load(c config.Config) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.config, d.accounts, d.specs = c, a, s
+	d.setLevel(c)
 	return nil
+}
+
+func (d *daemon) setLevel(c config.Config) {
+	level := slog.LevelInfo
+	_ = level.UnmarshalText([]byte(c.Log.Level)) // validated with the configuration
+	d.level.Set(level)
 }
 
 func (d *daemon) assign(name string) ([]byte, error) {
@@ -129,10 +143,21 @@ func (d *daemon) run(ctx context.Context) error {
 	changes, stop := d.sup.Subscribe()
 	defer stop()
 	go d.publish(changes)
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, unix.SIGHUP)
+	defer signal.Stop(hangup)
 
+	// Its operations end after the services, and everything with them.
 	serveCtx, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServing()
+	ctx, stopAll := context.WithCancel(ctx)
+	defer stopAll()
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(serveCtx, l) }()
+	go func() {
+		served <- srv.Serve(serveCtx, l)
+		stopAll()
+	}()
+	go d.reloadOn(ctx, hangup)
 	d.log.Info("started", "version", build.Get().Version, "pid", os.Getpid(), "config", d.configPath)
 	err = d.sup.Run(ctx)
 	stopServing()
@@ -180,121 +205,4 @@ func (d *daemon) publish(changes <-chan supervise.Event) {
 			Data: map[string]string{"service": e.Service, "was": string(e.Was)},
 		})
 	}
-}
-
-func (d *daemon) register(s *rpc.Server) {
-	rpc.Handle(s, api.List, func(context.Context, *struct{}) (*rpc.List[api.Service], error) {
-		all := d.sup.Status()
-		out := &rpc.List[api.Service]{Items: make([]api.Service, 0, len(all)), Total: len(all)}
-		for _, st := range all {
-			out.Items = append(out.Items, d.describe(st))
-		}
-		order := map[string]int{}
-		for i, e := range table() {
-			order[e.name] = i - len(table())
-		}
-		slices.SortStableFunc(out.Items, func(a, b api.Service) int { return order[a.Name] - order[b.Name] })
-		return out, nil
-	})
-	rpc.Handle(s, api.Get, func(_ context.Context, r *api.Ref) (*api.Service, error) { return d.get(r.Service) })
-	verb := func(op rpc.Op[api.Ref, api.Service], do func(context.Context, string) error) {
-		rpc.Handle(s, op, func(ctx context.Context, r *api.Ref) (*api.Service, error) {
-			if err := do(ctx, r.Service); err != nil {
-				return nil, err
-			}
-			return d.get(r.Service)
-		})
-	}
-	verb(api.Start, d.sup.Start)
-	verb(api.Stop, d.sup.Stop)
-	verb(api.Restart, d.sup.Restart)
-	rpc.Handle(s, api.Reload, func(ctx context.Context, _ *struct{}) (*api.Changes, error) { return d.reload(ctx) })
-}
-
-func (d *daemon) get(name string) (*api.Service, error) {
-	st, err := d.sup.Get(name)
-	if err != nil {
-		return nil, err
-	}
-	out := d.describe(st)
-	return &out, nil
-}
-
-func (d *daemon) describe(st supervise.Status) api.Service {
-	d.mu.Lock()
-	spec := d.specs[st.Name]
-	d.mu.Unlock()
-	out := api.Service{
-		Name: st.Name, State: string(st.State), Reason: st.Reason, Since: st.Since, Enabled: st.Enabled, PID: st.PID,
-		StartedAt: st.StartedAt, Restarts: st.Restarts, User: spec.User, Socket: spec.SocketPath, Command: spec.Cmd,
-		NextStartAt: st.NextRetry, Missed: st.MissedPongs, StderrTail: st.StderrTail,
-	}
-	out.PingMicros = int64(st.PongLatency) / 1000
-	if _, ours := lookup(st.Name); ours && d.config.Users.Mode == "system" {
-		out.User = accountName(st.Name)
-	}
-	if st.LastExit != nil {
-		out.LastExit, out.LastExitAt = st.LastExit.Words, &st.LastExit.Time
-	}
-	return out
-}
-
-// reload reads the configuration and services.json again. What is wrong with
-// them changes nothing; what did not change is not touched.
-func (d *daemon) reload(ctx context.Context) (*api.Changes, error) {
-	d.reloading.Lock()
-	defer d.reloading.Unlock()
-	c, err := config.Load(d.configPath)
-	if err != nil {
-		return nil, err
-	}
-	d.mu.Lock()
-	old, oldAccounts, oldSpecs := d.config, d.accounts, d.specs
-	d.mu.Unlock()
-	if c.Paths != old.Paths || c.Users != old.Users {
-		return nil, fault.New(fault.Conflict, "paths and users cannot change while vpnd runs").WithHint("restart vpnd")
-	}
-	if err := lanes.Preflight(c); err != nil {
-		return nil, err
-	}
-	if err := d.load(c); err != nil {
-		return nil, err
-	}
-	d.mu.Lock()
-	fresh := d.specs
-	d.mu.Unlock()
-	ch, err := d.sup.Apply(ctx, fresh)
-	if err != nil {
-		if errors.Is(err, fault.Invalid) {
-			d.mu.Lock()
-			d.config, d.accounts, d.specs = old, oldAccounts, oldSpecs
-			d.mu.Unlock()
-		}
-		return nil, err
-	}
-	return d.changes(ch, fresh), nil
-}
-
-// changes says what Apply did in the words of the operation.
-func (d *daemon) changes(ch supervise.Changes, all map[string]supervise.Spec) *api.Changes {
-	out := &api.Changes{
-		Started: orNone(ch.Started), Stopped: orNone(append(ch.Stopped, ch.Removed...)),
-		Restarted: orNone(ch.Restarted), Updated: orNone(ch.Updated), Unchanged: []string{},
-	}
-	touched := slices.Concat(out.Started, out.Stopped, out.Restarted, out.Updated)
-	for name := range all {
-		if !slices.Contains(touched, name) {
-			out.Unchanged = append(out.Unchanged, name)
-		}
-	}
-	slices.Sort(out.Unchanged)
-	return out
-}
-
-// orNone makes JSON say [] where there is nothing.
-func orNone(s []string) []string {
-	if s == nil {
-		return []string{}
-	}
-	return s
 }

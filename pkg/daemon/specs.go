@@ -7,9 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
+	"time"
 
 	"vpnd/pkg/config"
 	"vpnd/pkg/fault"
@@ -30,11 +34,11 @@ func builtin(c config.Config, a accounts, self string) (map[string]supervise.Spe
 	out := map[string]supervise.Spec{}
 	all := table()
 	for i, e := range all {
-		digest, err := json.Marshal([]any{e.reads(c), c.Log})
+		told, err := json.Marshal(e.told(c))
 		if err != nil {
 			return nil, fmt.Errorf("configuration of %s: %w", e.name, err)
 		}
-		sum := sha256.Sum256(digest)
+		sum := sha256.Sum256(told)
 		s := supervise.Spec{
 			Cmd:          []string{self, "service", e.name},
 			User:         a.spec(e.name),
@@ -45,7 +49,10 @@ func builtin(c config.Config, a accounts, self string) (map[string]supervise.Spe
 			SocketMode:   "0660",
 			SocketOwner:  fmt.Sprintf("0:%d", a.all),
 			Capabilities: e.caps,
-			Heartbeat:    supervise.Heartbeat{Kind: supervise.HeartbeatJSON},
+			// A database may have to be brought up to date before the first answer.
+			Heartbeat: supervise.Heartbeat{Kind: supervise.HeartbeatJSON, Grace: supervise.Duration(time.Minute)},
+			// Longer than calls and background work are given to end.
+			Stop: supervise.Stop{Timeout: supervise.Duration(20 * time.Second)},
 		}
 		// A service is stopped before those it calls; where two call each
 		// other, the order of the table decides.
@@ -81,10 +88,63 @@ func specs(base map[string]supervise.Spec, path string) (map[string]supervise.Sp
 		return nil, fault.Wrap(err, fault.Invalid, "cannot read %s", path)
 	}
 	out, err := supervise.ParseOver(base, data)
+	if err == nil {
+		err = keepOurs(base, out)
+	}
 	if f, ok := errors.AsType[*fault.Error](err); ok {
+		f = f.WithHint("mend %s; 'vpnd config services' prints the built-in services", path)
 		f.Message = path + ": " + f.Message
+		return nil, f
 	}
 	return out, err
+}
+
+// keepOurs refuses what would part a service from those that call it, and
+// keeps the digest of its configuration where the environment was replaced.
+func keepOurs(base, out map[string]supervise.Spec) error {
+	var fields []fault.Field
+	var lines []string
+	refuse := func(path string) {
+		f := fault.Field{Path: path, Message: "cannot change: the other services look for it there"}
+		fields, lines = append(fields, f), append(lines, f.Path+": "+f.Message)
+	}
+	for _, name := range slices.Sorted(maps.Keys(base)) {
+		was, is := base[name], out[name]
+		if is.SocketPath != was.SocketPath {
+			refuse("services." + name + ".socket_path")
+		}
+		if is.Inherit != was.Inherit {
+			refuse("services." + name + ".inherit")
+		}
+		env := maps.Clone(is.Env)
+		if env == nil {
+			env = map[string]string{}
+		}
+		env[configHashEnv] = was.Env[configHashEnv]
+		is.Env = env
+		out[name] = is
+	}
+	if len(fields) == 0 {
+		return nil
+	}
+	return fault.New(fault.Invalid, "%s", strings.Join(lines, "; ")).WithFields(fields...)
+}
+
+// onlyRoots refuses a file that others could write: what it says is done by
+// root. A file that does not exist is nobody's.
+func onlyRoots(path string) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fault.Wrap(err, fault.Invalid, "cannot read %s", path)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Uid != 0 || info.Mode().Perm()&0o022 != 0 {
+		return fault.New(fault.Denied, "%s can be written by others than root, who does what it says", path).
+			WithHint("chown root %[1]s && chmod go-w %[1]s", path)
+	}
+	return nil
 }
 
 // assignment is what a service of ours is told when it starts; others are told
@@ -103,7 +163,7 @@ func assignment(c config.Config, a accounts, spec supervise.Spec, name string) (
 		Callers:   map[string]uint32{},
 		Listeners: 1 + len(spec.Listen),
 		Sandbox:   e.keeps,
-		Config:    c,
+		Config:    e.told(c),
 	}
 	for _, callee := range e.calls {
 		out.Siblings[callee] = service.Sibling{Socket: socketPath(c, callee)}

@@ -26,9 +26,9 @@ type entry struct {
 	keeps  sandbox.Policy // what its sandbox leaves it; the zero value is the strictest
 	define func() service.Definition
 
-	// reads picks the parts of the configuration that the service goes by: it
-	// is restarted by a reload exactly when they changed.
-	reads func(config.Config) any
+	// reads picks the parts of the configuration that the service goes by. It
+	// is told no others, and restarted by a reload exactly when they changed.
+	reads func(config.Config) config.Config
 
 	// listen gives further listeners that the supervisor opens for it.
 	listen func(config.Config) []string
@@ -42,10 +42,10 @@ func table() []entry {
 	return []entry{
 		{name: "control", id: 1, define: control.Definition, everyone: true,
 			calls: []string{supervisorName, "keys", "users", "auth", "ipam", "sessions", "lanes", "gateway"},
-			reads: func(c config.Config) any { return []any{c.Control, c.Server, c.Gateway.Listen} }},
+			reads: func(c config.Config) config.Config { return config.Config{Control: c.Control, Server: c.Server} }},
 		{name: "gateway", id: 2, define: gateway.Definition,
 			calls: []string{"keys", "auth", "sessions"},
-			reads: func(c config.Config) any { return c.Gateway },
+			reads: func(c config.Config) config.Config { return config.Config{Gateway: c.Gateway} },
 			listen: func(c config.Config) []string {
 				out := make([]string, len(c.Gateway.Listen))
 				for i, l := range c.Gateway.Listen {
@@ -55,25 +55,41 @@ func table() []entry {
 			}},
 		{name: "auth", id: 4, define: auth.Definition,
 			calls: []string{"keys", "users", "sessions"},
-			reads: func(c config.Config) any { return c.Auth }},
+			reads: func(c config.Config) config.Config { return config.Config{Auth: c.Auth} }},
 		{name: "users", id: 5, define: users.Definition,
 			calls: []string{"sessions", "auth"},
-			reads: func(c config.Config) any { return c.Auth.Argon2 }},
+			reads: func(c config.Config) config.Config { return config.Config{Auth: config.Auth{Argon2: c.Auth.Argon2}} }},
 		{name: "sessions", id: 7, define: sessions.Definition,
 			calls: []string{"users", "auth", "ipam", "lanes"},
-			reads: func(c config.Config) any { return []any{c.Sessions, c.Server, c.Lanes, c.Gateway.Listen} }},
+			reads: func(c config.Config) config.Config {
+				return config.Config{
+					Sessions: c.Sessions, Server: c.Server, Gateway: config.Gateway{Listen: c.Gateway.Listen},
+					Lanes: config.Lanes{Keepalive: c.Lanes.Keepalive, VPN: c.Lanes.VPN, Tor: c.Lanes.Tor},
+				}
+			}},
 		{name: "ipam", id: 6, define: ipam.Definition,
-			reads: func(c config.Config) any { return []any{c.IPAM, prefixes(c)} }},
+			reads: func(c config.Config) config.Config {
+				return config.Config{IPAM: c.IPAM, Lanes: config.Lanes{VPN: prefixes(c.Lanes.VPN), Tor: prefixes(c.Lanes.Tor)}}
+			}},
 		{name: "lanes", id: 8, define: lanes.Definition, caps: []string{"net_admin"},
 			keeps: sandbox.Policy{Netlink: true, Exec: true}, // wireguard-go is a process of its own
-			reads: func(c config.Config) any { return []any{c.Lanes, c.Gateway.Listen} }},
+			reads: func(c config.Config) config.Config {
+				lanes := c.Lanes
+				lanes.Keepalive = 0 // what clients are told is for sessions to say
+				return config.Config{Lanes: lanes, Gateway: config.Gateway{Listen: c.Gateway.Listen}}
+			}},
 		{name: "keys", id: 3, define: keys.Definition,
-			reads: func(c config.Config) any { return c.Server }},
+			reads: func(c config.Config) config.Config { return config.Config{Server: c.Server} }},
 	}
 }
 
-func prefixes(c config.Config) any {
-	return []any{c.Lanes.VPN.IPv4, c.Lanes.VPN.IPv6, c.Lanes.Tor.IPv4, c.Lanes.Tor.IPv6}
+func prefixes(l config.Lane) config.Lane { return config.Lane{IPv4: l.IPv4, IPv6: l.IPv6} }
+
+// told is all of the configuration that the service is told.
+func (e entry) told(c config.Config) config.Config {
+	out := e.reads(c)
+	out.Log = c.Log
+	return out
 }
 
 func lookup(name string) (entry, bool) {
