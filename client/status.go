@@ -117,7 +117,10 @@ func watchStatus(ctx context.Context, f *factory) error {
 	}
 	for ctx.Err() == nil {
 		r, conn, err := readReport(ctx, f)
-		if err != nil {
+		switch {
+		case ctx.Err() != nil:
+			return nil // watching has no other end
+		case err != nil:
 			return err
 		}
 		if conn == nil {
