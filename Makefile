@@ -26,8 +26,9 @@ build: deps ## bin/vpnd, bin/vpnctl, bin/vpn
 demo: build ## a whole VPN in namespaces, one scene after the other (KEEP=1 leaves it up)
 	@$(BIN)/vpnctl lab demo $(if $(KEEP),--keep)
 
+# One package at a time: some tests measure outages, and two cores are few.
 test: deps lint ## unit, race, contract, golden, namespace and end-to-end tests
-	$(GO) test -race -timeout 40m ./...
+	$(GO) test -race -p 1 -timeout 40m ./...
 
 lint: deps
 	$(GO) vet ./...
