@@ -26,9 +26,10 @@ build: deps ## bin/vpnd, bin/vpnctl, bin/vpn
 demo: build ## a whole VPN in namespaces, one scene after the other (KEEP=1 leaves it up)
 	@$(BIN)/vpnctl lab demo $(if $(KEEP),--keep)
 
-# One package at a time: some tests measure outages, and two cores are few.
+# One package at a time: some tests measure outages, and two cores are few. Never from
+# the cache: the end-to-end tests build programs that the cache does not know they use.
 test: deps lint ## unit, race, contract, golden, namespace and end-to-end tests
-	$(GO) test -race -p 1 -timeout 40m ./...
+	$(GO) test -race -count 1 -p 1 -timeout 40m ./...
 
 lint: deps
 	$(GO) vet ./...

@@ -128,6 +128,9 @@ func (op Op[Req, Resp]) Call(ctx context.Context, c *Conn, req *Req) (*Resp, err
 		}
 		return nil
 	})
+	if _, none := any(resp).(*None); none && err == errDeletedBefore { //nolint:errorlint // as send gave it
+		return new(Resp), nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -31,6 +31,7 @@ func (c *Conn) send(ctx context.Context, info Info, req any, read func(*http.Res
 	hr.Header.Set("X-Request-Id", id)
 	hr = hr.WithContext(ctx)
 
+	perhapsDone := false // by an attempt whose answer was lost
 	giveUp := time.Now().Add(c.patience)
 	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
 		err := c.attempt(hr, read)
@@ -38,9 +39,16 @@ func (c *Conn) send(ctx context.Context, info Info, req any, read func(*http.Res
 			return nil
 		}
 		if f, ok := errors.AsType[*fault.Error](err); ok && ctx.Err() == nil {
+			if perhapsDone && info.Method == http.MethodDelete && f.Code == fault.NotFound {
+				return errDeletedBefore
+			}
 			return f
 		}
-		again := ctx.Err() == nil && (neverDone(err) || info.repeatable() && worthAnother(err))
+		again := neverDone(err)
+		if !again && info.repeatable() && worthAnother(err) {
+			again, perhapsDone = true, true
+		}
+		again = again && ctx.Err() == nil
 		if !again || time.Now().Add(wait).After(giveUp) {
 			return c.broken(ctx, err)
 		}
@@ -51,6 +59,10 @@ func (c *Conn) send(ctx context.Context, info Info, req any, read func(*http.Res
 		}
 	}
 }
+
+// errDeletedBefore is the answer to a deletion that was repeated because the
+// first answer was lost: what was to go is gone.
+var errDeletedBefore = fault.New(fault.NotFound, "it is not there; an attempt of this call whose answer was lost may have deleted it")
 
 // attempt sends the request once.
 func (c *Conn) attempt(hr *http.Request, read func(*http.Response) error) error {

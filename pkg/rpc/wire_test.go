@@ -119,6 +119,27 @@ func TestAnAnswerCutShortIsAskedForAgainIfThatIsHarmless(t *testing.T) {
 	}
 }
 
+func TestWhatWasDeletedByALostCallIsDeleted(t *testing.T) {
+	var asked atomic.Int32
+	conn := fakeServer(t, func(c net.Conn) {
+		readRequest(c)
+		if asked.Add(1)%2 == 0 {
+			fmt.Fprint(c, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+		}
+	})
+	if _, err := drop.Call(t.Context(), conn, nil); err != nil || asked.Load() != 2 {
+		t.Errorf("after %d requests: %v", asked.Load(), err)
+	}
+	asked.Store(1)
+	if _, err := drop.Call(t.Context(), conn, nil); !errors.Is(err, fault.NotFound) {
+		t.Errorf("what was never there: %v", err)
+	}
+	asked.Store(0)
+	if _, err := list.Call(t.Context(), conn, nil); !errors.Is(err, fault.NotFound) {
+		t.Errorf("something else than a deletion: %v", err)
+	}
+}
+
 func TestSilenceIsNotWaitedForForEver(t *testing.T) {
 	conn := fakeServer(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	op, stream := list, count

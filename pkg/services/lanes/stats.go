@@ -12,7 +12,7 @@ import (
 // freshenMax is how many peers there may be for a removal to read all counters
 // once more: a device's cost must not depend on how many there are, so beyond
 // it the latest reading counts, a few seconds old.
-const freshenMax = 256
+const freshenMax = 100
 
 // freshen reads the counters once more. Those who ask while others wait share
 // a reading: any that began after they asked will do.
