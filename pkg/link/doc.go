@@ -3,7 +3,7 @@
 // package that speaks rtnetlink. It leaves WireGuard keys and peers to wgdev
 // and packet filtering to nft.
 //
-// Everything here is desired state: Apply, ApplyTunnel and EnableForwarding
+// Everything here is desired state: Apply, ApplyTunnel, Prohibit and EnableForwarding
 // compare first, change only what differs and may be repeated, also after a
 // crash in the middle.
 //

@@ -45,8 +45,8 @@ func (l *Links) Close() { l.h.Close() }
 
 // byName finds a link; a missing one is fault.NotFound.
 func (l *Links) byName(name string) (netlink.Link, error) {
-	if name == "" || len(name) >= unix.IFNAMSIZ {
-		return nil, fault.InvalidField("interface", "%q is not an interface name: 1 to %d characters", name, unix.IFNAMSIZ-1)
+	if err := checkName(name); err != nil {
+		return nil, err
 	}
 	nl, err := l.h.LinkByName(name)
 	if err != nil {
@@ -56,6 +56,13 @@ func (l *Links) byName(name string) (netlink.Link, error) {
 		return nil, fmt.Errorf("look up interface %s: %w", name, err)
 	}
 	return nl, nil
+}
+
+func checkName(name string) error {
+	if name == "" || len(name) >= unix.IFNAMSIZ {
+		return fault.InvalidField("interface", "%q is not an interface name: 1 to %d characters", name, unix.IFNAMSIZ-1)
+	}
+	return nil
 }
 
 func isNotFound(err error) bool {

@@ -94,6 +94,9 @@ func (l *lane) make(ctx context.Context) (_ *wgdev.Device, public wgdev.Key, fre
 	if err != nil {
 		return nil, public, false, err
 	}
+	if err := l.seal(); err != nil { // before the interface: its first packet must find the rule
+		return nil, public, false, err
+	}
 	dev, err := wgdev.Open(ctx, l.open)
 	if err != nil {
 		return nil, public, false, err
@@ -130,6 +133,47 @@ func (l *lane) address(ctx context.Context) error {
 	return links.Apply(ctx, link.Interface{
 		Name: l.cfg.Interface, MTU: l.cfg.MTU, TxQueueLen: txQueueLen, Up: true, Addresses: l.gateways(),
 	})
+}
+
+// sealed tells whether the kernel itself refuses to forward what comes from this
+// lane, which is wanted of lane tor alone.
+func (l *lane) sealed() (bool, error) {
+	if l.name != api.Tor {
+		return true, nil
+	}
+	links, err := link.Open()
+	if err != nil {
+		return false, err
+	}
+	defer links.Close()
+	return links.Prohibited(l.cfg.Interface)
+}
+
+// seal makes lane tor's routing rule, the lock that needs neither nftables nor
+// us.
+func (l *lane) seal() error {
+	if l.name != api.Tor {
+		return nil
+	}
+	links, err := link.Open()
+	if err != nil {
+		return err
+	}
+	defer links.Close()
+	return links.Prohibit(l.cfg.Interface)
+}
+
+// unseal takes the rule back. No interface of that name may be left.
+func (l *lane) unseal() error {
+	if l.name != api.Tor {
+		return nil
+	}
+	links, err := link.Open()
+	if err != nil {
+		return err
+	}
+	defer links.Close()
+	return links.Unprohibit(l.cfg.Interface)
 }
 
 // set notes a state. The caller holds mu.

@@ -132,7 +132,7 @@ func RunDaemon(ctx context.Context, args []string) error {
 }
 
 // Teardown ends the data plane that outlives vpnd: interfaces, wireguard-go,
-// the nftables table.
+// the rules.
 func Teardown(ctx context.Context, c config.Config, runDir string) error {
 	l, err := New(ConfigFrom(c, "/", runDir, ""), nil, nil)
 	if err != nil {
@@ -144,5 +144,8 @@ func Teardown(ctx context.Context, c config.Config, runDir string) error {
 	if err != nil {
 		return err // the rules stay as long as an interface does
 	}
-	return l.wall.Remove(ctx)
+	for _, ln := range l.lanes {
+		err = errors.Join(err, ln.unseal())
+	}
+	return errors.Join(err, l.wall.Remove(ctx))
 }

@@ -2,6 +2,7 @@ package lanes
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"sync"
 	"time"
@@ -71,15 +72,26 @@ func (l *Lanes) keepWall(ctx context.Context) {
 	})
 }
 
-// guard applies the rules where they are not what they should be, and tells
-// whether they are now.
+// guard applies the rules, those of nftables and lane tor's of routing, where they
+// are not what they should be, and tells whether they are now.
 func (l *Lanes) guard(ctx context.Context) bool {
 	drift, err := l.wall.Check(ctx)
-	if err == nil && drift.OK() {
+	walled := err == nil && drift.OK()
+	tor := l.lanes[1]
+	sealed, err := tor.sealed()
+	sealed = sealed && err == nil
+	if walled && sealed {
 		l.setWall(nil)
 		return true
 	}
-	err = l.wall.Apply(ctx, nft.State{VPN: nft.VPNUp, Tor: nft.TorBlocked})
+	err = nil
+	if !sealed {
+		drift.Problems = append(drift.Problems, "the routing rule of "+tor.cfg.Interface+" is missing")
+		err = tor.seal()
+	}
+	if !walled { // also when the other failed: each lock holds on its own
+		err = errors.Join(err, l.wall.Apply(ctx, nft.State{VPN: nft.VPNUp, Tor: nft.TorBlocked}))
+	}
 	if ctx.Err() != nil {
 		return false
 	}
