@@ -9,9 +9,7 @@ import (
 	"vpnd/pkg/nft"
 )
 
-// BenchmarkApply is one batch with all rules. The new rules hold after about 1 ms;
-// the rest is the kernel waiting for the old ones to be out of use when the
-// connection is closed.
+// BenchmarkApply is one batch with all rules.
 func BenchmarkApply(b *testing.B) {
 	w := newWorld(b, testConfig())
 	apply(b, w, up)
@@ -20,7 +18,7 @@ func BenchmarkApply(b *testing.B) {
 	}
 }
 
-// BenchmarkApplyFlip takes lane vpn down and up again. Down waits once more, until
+// BenchmarkApplyFlip takes lane vpn down and up again. Down waits until
 // packets on their way are gone.
 func BenchmarkApplyFlip(b *testing.B) {
 	w := newWorld(b, testConfig())

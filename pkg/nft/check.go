@@ -33,9 +33,10 @@ func (d Drift) String() string {
 // Check compares the kernel with the last Apply. Apply with the same state puts
 // right whatever it finds. While nobody changes any nftables rule of the host
 // it is a single question to the kernel; otherwise it reads the whole table.
-func (f *Firewall) Check(ctx context.Context) (Drift, error) {
+func (f *Firewall) Check(ctx context.Context) (_ Drift, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	defer f.hangUpAfter(&err)
 	if f.want == nil {
 		return Drift{Problems: []string{"no state was applied yet"}}, nil
 	}
@@ -79,6 +80,7 @@ func (f *Firewall) compare(ctx context.Context) (Drift, error) {
 	}
 	table, err := conn.ListTableOfFamily(f.cfg.Table, nftables.TableFamilyINet)
 	if errors.Is(err, unix.ENOENT) {
+		f.hangUp()
 		problem("table inet %s is missing", f.cfg.Table)
 		return d, nil
 	}

@@ -118,10 +118,10 @@ func TestCheckFindsWhatAStrangerDidAndApplyRepairsIt(t *testing.T) {
 			c.ReplaceRule(r)
 		}, "(everything else) was changed"},
 		{"match changed", func(t *testing.T, c *nftables.Conn, tab *nftables.Table) {
-			r := ruleWith(t, c, tab, "c_forward", "lane tor blocked")
+			r := ruleWith(t, c, tab, "c_forward", "lane tor (tcp)")
 			r.Exprs[1].(*expr.Cmp).Data[2] = '9'
 			c.ReplaceRule(r)
-		}, "(lane tor blocked (tcp)) was changed"},
+		}, "(lane tor (tcp)) was changed"},
 		{"expression changed that the library cannot read", func(t *testing.T, c *nftables.Conn, tab *nftables.Table) {
 			r := ruleWith(t, c, tab, "c_forward", "segment size out")
 			n := len(r.Exprs)
@@ -229,8 +229,13 @@ func TestEveryStateChecksAgainstItself(t *testing.T) {
 		cfg := testConfig()
 		cfg.PeerToPeer = peers
 		cfg.BlockedPorts = []uint16{465, 25, 587, 25}
+		states := []nft.State{down, up, down}
+		if peers {
+			cfg.TransPort, cfg.DNSPort, cfg.PagePort = transPort, dnsPort, pagePort
+			states = append(states, torUp, torMaintenance, up)
+		}
 		w := newWorld(t, cfg)
-		for _, s := range []nft.State{down, up, down} {
+		for _, s := range states {
 			apply(t, w, s)
 			fresh(t, w, s)
 		}

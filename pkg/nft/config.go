@@ -34,6 +34,13 @@ type Config struct {
 	// addresses, in every state.
 	ControlPort uint16
 
+	// TransPort, DNSPort and PagePort are the ports of this host that devices of
+	// lane tor are redirected to: any TCP and, on DNSPort, DNS over UDP and TCP while
+	// the lane is up, HTTP to PagePort during maintenance. Who listens there must
+	// do so on the lane's gateway addresses or on all. Without them (all zero) the
+	// lane can only be blocked. DNSPort cannot be 53.
+	TransPort, DNSPort, PagePort uint16
+
 	// BlockedPorts are TCP destination ports refused from lane vpn to the
 	// internet. Nil means DefaultBlockedPorts, empty means none.
 	BlockedPorts []uint16
@@ -48,7 +55,7 @@ type Config struct {
 	PeerToPeer bool
 
 	// NetNS is the descriptor of the network namespace to work in; 0 means that
-	// of the calling thread.
+	// of the thread that calls first.
 	NetNS int
 }
 
@@ -91,6 +98,7 @@ func (c Config) Validate() error {
 	if c.ControlPort == 0 {
 		bad("control_port", "is missing")
 	}
+	c.validateTorPorts(bad)
 	if slices.Contains(c.BlockedPorts, 0) {
 		bad("blocked_ports", "0 is not a port")
 	}
@@ -108,6 +116,27 @@ func (c Config) Validate() error {
 		texts[i] = f.Path + ": " + f.Message
 	}
 	return fault.New(fault.Invalid, "firewall: %s", strings.Join(texts, "; ")).WithFields(fields...)
+}
+
+func (c Config) validateTorPorts(bad func(path, format string, args ...any)) {
+	if c.TransPort == 0 && c.DNSPort == 0 && c.PagePort == 0 {
+		return
+	}
+	used := map[uint16]string{c.ControlPort: "control_port"}
+	for _, p := range []struct {
+		path string
+		port uint16
+	}{{"trans_port", c.TransPort}, {"dns_port", c.DNSPort}, {"page_port", c.PagePort}} {
+		switch other, taken := used[p.port]; {
+		case p.port == 0:
+			bad(p.path, "is missing: give all ports of lane tor or none")
+		case taken:
+			bad(p.path, "%d is %s", p.port, other)
+		case p.path == "dns_port" && p.port == portDNS:
+			bad(p.path, "%d would not be told apart from an attempt to reach it directly", p.port)
+		}
+		used[p.port] = p.path
+	}
 }
 
 func (l Lane) validate(path string, bad func(path, format string, args ...any)) {

@@ -46,7 +46,7 @@ func TestValidateNamesEveryProblem(t *testing.T) {
 func TestUnknownStatesAreRefused(t *testing.T) {
 	fw, err := nft.New(testConfig())
 	must(t, err)
-	for _, s := range []nft.State{{VPN: 2}, {Tor: 1}} {
+	for _, s := range []nft.State{{VPN: 2}, {Tor: nft.TorMaintenance}, {Tor: nft.TorUp}, {Tor: 3}} {
 		if err := fw.Apply(t.Context(), s); !errors.Is(err, fault.Invalid) {
 			t.Errorf("%s: got %v, want %s", s, err, fault.Invalid)
 		}

@@ -45,9 +45,10 @@ type Counter struct {
 
 // Counters reads all counters. Reasons that never occurred are present with
 // zero; without a table the result is empty.
-func (f *Firewall) Counters(ctx context.Context) (map[Reason]Counter, error) {
+func (f *Firewall) Counters(ctx context.Context) (_ map[Reason]Counter, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	defer f.hangUpAfter(&err)
 	conn, err := f.conn(ctx)
 	if err != nil {
 		return nil, err

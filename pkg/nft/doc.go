@@ -1,5 +1,6 @@
 // Package nft owns the one nftables table of vpnd, `inet vpnd`: what devices in
-// the two lanes may reach, and the address translation of lane vpn. A State is
+// the two lanes may reach, the address translation of lane vpn, and the
+// redirection of lane tor to ports of this host. A State is
 // what should hold; Apply makes it so in one netlink batch, Check tells whether
 // the kernel still has it, Remove takes the table away.
 //

@@ -11,6 +11,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"vpnd/pkg/fault"
@@ -23,6 +24,9 @@ type Firewall struct {
 	mu       sync.Mutex // one batch or one comparison at a time
 	want     *State     // what was asked for last; nil before the first Apply and after Remove
 	verified generation // the ruleset generation known to hold want; 0 when none is
+
+	lasting *nftables.Conn // the open connection, or nil
+	socket  *netlink.Conn  // what lasting talks through
 }
 
 // New makes a Firewall for a valid configuration. It does not touch the kernel.
@@ -36,18 +40,23 @@ func New(cfg Config) (*Firewall, error) {
 // Apply makes s hold: it makes the table and chains that are missing, replaces
 // what somebody else put into the table, and swaps all rules in one batch. It is
 // idempotent, and counters keep their values. When it has returned without an
-// error, no packet that s forbids passes any more, of flows that were open
+// error, no packet that s forbids is forwarded any more, of flows that were open
 // before neither. After an error the kernel has what it had before, or s.
 //
-// The rules change within about 1 ms; Apply returns 10 to 30 ms later, when the
-// kernel has let go of the old ones. The first Apply belongs before the lane
+// The rules change within about 1 ms. Where lane vpn goes down, or what held
+// before is not known, Apply returns about 10 ms later, when no packet is on its
+// way under the old ones; changes of lane tor need no such wait. The first Apply belongs before the lane
 // interfaces come up and before the host forwards: nothing guards them earlier.
-func (f *Firewall) Apply(ctx context.Context, s State) error {
+func (f *Firewall) Apply(ctx context.Context, s State) (err error) {
 	if !s.valid() {
 		return fault.New(fault.Invalid, "firewall: no such state: %s", s)
 	}
+	if !f.cfg.valid(s) {
+		return fault.New(fault.Invalid, "firewall: %s needs the ports of lane tor, and none are configured", s)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	defer f.hangUpAfter(&err)
 	last, lastVerified := f.want, f.verified
 	f.want, f.verified = &s, 0
 
@@ -74,7 +83,7 @@ func (f *Firewall) Apply(ctx context.Context, s State) error {
 	}
 	// Where the kernel surely had rules that let through no more than these do,
 	// there is nothing on its way that must be waited for.
-	if surely := last != nil && lastVerified == before; !surely || last.VPN > s.VPN {
+	if surely := last != nil && lastVerified == before; !surely || s.forwardsLess(*last) {
 		settle()
 	}
 	return nil
@@ -86,6 +95,7 @@ func (f *Firewall) Apply(ctx context.Context, s State) error {
 func (f *Firewall) Remove(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	defer f.hangUp() // the end, for most callers
 	f.want, f.verified = nil, 0
 
 	conn, err := f.conn(ctx)
@@ -107,7 +117,9 @@ func (f *Firewall) Remove(ctx context.Context) error {
 		}
 	}
 	policyErr := conn.Flush()
-
+	if policyErr != nil {
+		f.hangUp()
+	}
 	if conn, err = f.conn(ctx); err != nil {
 		return err
 	}

@@ -19,9 +19,9 @@ func (c Config) forwardRules(s State) rules {
 	var r rules
 	r.add("not our lanes", notIif(vpn), notIif(tor), notOif(vpn), notOif(tor), accept())
 
-	// Blocked is the only state of lane tor so far. Strangers who send packets to
-	// a lane learn nothing; only devices are answered.
-	r.refuse("lane tor blocked", TorRefused, iif(tor))
+	// Lane tor is never forwarded, in none of its states. Strangers who send
+	// packets to a lane learn nothing; only devices are answered.
+	r.refuse("lane tor", TorRefused, iif(tor))
 	r.refuse("lane vpn to lane tor", PeerToPeer, iif(vpn), oif(tor))
 	r.add("lane tor from outside", oif(tor), count(TorRefused), drop())
 

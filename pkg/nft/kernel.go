@@ -23,22 +23,45 @@ import (
 // sends fewer.
 const answerTimeout = 5 * time.Second
 
-// conn opens a connection for one operation. It is never kept: an encoding
-// error sticks to it for ever, and unread answers would be taken for those to
-// the next question.
+// conn gives the connection, opening it when there is none. It is kept, because
+// closing one after a batch makes the caller wait for the kernel (6 to 31 ms),
+// and given up after any error: an encoding error sticks to it for ever, and
+// unread answers would be taken for those to the next question.
 func (f *Firewall) conn(ctx context.Context) (*nftables.Conn, error) {
-	prepare := func(c *netlink.Conn) error {
-		// Room for a whole batch and its answers. Without CAP_NET_ADMIN the kernel
-		// grants less; the batch itself then fails with a clearer error.
-		_ = c.SetWriteBuffer(1 << 20)
-		_ = c.SetReadBuffer(1 << 20)
-		return c.SetDeadline(deadline(ctx))
+	if f.lasting == nil {
+		prepare := func(c *netlink.Conn) error {
+			// Room for a whole batch and its answers. Without CAP_NET_ADMIN the kernel
+			// grants less; the batch itself then fails with a clearer error.
+			_ = c.SetWriteBuffer(1 << 20)
+			_ = c.SetReadBuffer(1 << 20)
+			f.socket = c
+			return nil
+		}
+		conn, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(f.cfg.NetNS), nftables.WithSockOptions(prepare))
+		if err != nil {
+			return nil, explain(fmt.Errorf("open nftables connection: %w", err))
+		}
+		f.lasting = conn
 	}
-	conn, err := nftables.New(nftables.WithNetNSFd(f.cfg.NetNS), nftables.WithSockOptions(prepare))
-	if err != nil {
-		return nil, explain(fmt.Errorf("open nftables connection: %w", err))
+	if err := f.socket.SetDeadline(deadline(ctx)); err != nil {
+		return nil, fmt.Errorf("nftables connection: %w", err)
 	}
-	return conn, nil
+	return f.lasting, nil
+}
+
+// hangUp gives the connection up; the next question opens another.
+func (f *Firewall) hangUp() {
+	if f.lasting != nil {
+		_ = f.lasting.CloseLasting()
+	}
+	f.lasting, f.socket = nil, nil
+}
+
+// hangUpAfter is for deferring: it gives the connection up if there was an error.
+func (f *Firewall) hangUpAfter(err *error) {
+	if *err != nil {
+		f.hangUp()
+	}
 }
 
 func deadline(ctx context.Context) time.Time {
@@ -54,12 +77,7 @@ func (f *Firewall) ask(ctx context.Context, kind netlink.HeaderType, flags netli
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: f.cfg.NetNS})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(deadline(ctx)); err != nil {
+	if _, err := f.conn(ctx); err != nil {
 		return nil, err
 	}
 	data, err := netlink.MarshalAttributes(attrs)
@@ -67,7 +85,7 @@ func (f *Firewall) ask(ctx context.Context, kind netlink.HeaderType, flags netli
 		return nil, err
 	}
 	header := []byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0}
-	return conn.Execute(netlink.Message{
+	return f.socket.Execute(netlink.Message{
 		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | kind, Flags: netlink.Request | flags},
 		Data:   append(header, data...),
 	})

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 
 	"vpnd/pkg/nft"
 )
@@ -80,6 +79,7 @@ func everyKind(lane nft.Lane, dst4, dst6 netip.Addr) [][]byte {
 			{netip.AddrFrom4(src4), dst4}, {netip.AddrFrom16(src6), dst6},
 		} {
 			udp := udpPacket(c.src, c.dst, 20000+i, 443)
+			all = append(all, udpPacket(c.src, c.dst, 21000+i, 53), synPacket(c.src, c.dst, 21000+i, 53), synPacket(c.src, c.dst, 21000+i, 80))
 			all = append(all, udp, synPacket(c.src, c.dst, 20000+i, 443), echoPacket(c.src, c.dst, 300+i))
 			all = append(all, fragments(udpPacket(c.src, c.dst, 30000+i, 53), 1000+i)...)
 			all = append(all, fragments(synPacket(c.src, c.dst, 30000+i, 443), 2000+i)...)
@@ -111,6 +111,9 @@ func flipUnderTraffic(t *testing.T, w *world, flips int, then func(nft.State)) l
 	downSince := time.Now()
 	for range flips {
 		state := nft.State{VPN: nft.VPNState(rand.N(2))}
+		if w.torStates {
+			state.Tor = nft.TorState(rand.N(3))
+		}
 		if state.VPN == nft.VPNUp && !downSince.IsZero() {
 			closed = append(closed, span{downSince, time.Now()})
 			downSince = time.Time{}
@@ -231,27 +234,16 @@ func TestFirstApplyStopsWhatRanBefore(t *testing.T) {
 
 // The measurement itself is measured: rules that leak must be seen to leak.
 func TestLeaksAreSeen(t *testing.T) {
-	hole := func(t *testing.T, w *world, iface string, chains ...string) {
-		t.Helper()
-		stranger(t, w, func(c *nftables.Conn, table *nftables.Table) {
-			for _, chain := range chains {
-				c.InsertRule(&nftables.Rule{
-					Table: table, Chain: &nftables.Chain{Name: chain, Table: table},
-					Exprs: append(ifnameIs(expr.MetaKeyIIFNAME, iface), &expr.Verdict{Kind: expr.VerdictAccept}),
-				})
-			}
-		})
-	}
 	t.Run("lane tor", func(t *testing.T) {
 		w := newWorld(t, testConfig())
-		got := flipUnderTraffic(t, w, 20, func(nft.State) { hole(t, w, "wg1", "c_forward", "c_egress") })
+		got := flipUnderTraffic(t, w, 20, func(nft.State) { hole(t, w, "wg1", "c_gate", "c_forward", "c_egress") })
 		if got.tor == 0 {
 			t.Error("packets of lane tor left and were not seen")
 		}
 	})
 	t.Run("lane tor, second lock", func(t *testing.T) {
 		w := newWorld(t, testConfig())
-		got := flipUnderTraffic(t, w, 20, func(nft.State) { hole(t, w, "wg1", "c_forward") })
+		got := flipUnderTraffic(t, w, 20, func(nft.State) { hole(t, w, "wg1", "c_gate", "c_forward") })
 		if got.tor != 0 || count(t, w, nft.Untranslated) == 0 {
 			t.Errorf("the second lock did not hold: %+v", got)
 		}

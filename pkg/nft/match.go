@@ -44,20 +44,30 @@ func load(base expr.PayloadBase, offset, length uint32) expr.Any {
 	return &expr.Payload{DestRegister: reg, Base: base, Offset: offset, Len: length}
 }
 
-func tcpDport(port uint16) exprs {
-	return append(l4proto(unix.IPPROTO_TCP),
-		load(expr.PayloadBaseTransportHeader, 2, 2),
+func tcpDport(port uint16) exprs { return transportPort(unix.IPPROTO_TCP, 2, port) }
+
+// transportPort matches a port of TCP or UDP: the source at offset 0, the
+// destination at offset 2.
+func transportPort(proto byte, offset uint32, port uint16) exprs {
+	return append(l4proto(proto),
+		load(expr.PayloadBaseTransportHeader, offset, 2),
 		cmp(expr.CmpOpEq, binary.BigEndian.AppendUint16(nil, port)...))
 }
 
 // tcpSyn matches the first packet of either direction of a TCP connection, the
 // ones that carry the maximum segment size.
-func tcpSyn() exprs {
-	const rst, syn = 0x04, 0x02
+func tcpSyn() exprs { return tcpFlags(flagSYN|flagRST, flagSYN) }
+
+// tcpRst matches resets.
+func tcpRst() exprs { return tcpFlags(flagRST, flagRST) }
+
+const flagSYN, flagRST = 0x02, 0x04
+
+func tcpFlags(mask, want byte) exprs {
 	return append(l4proto(unix.IPPROTO_TCP),
 		load(expr.PayloadBaseTransportHeader, 13, 1),
-		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{syn | rst}, Xor: []byte{0}},
-		cmp(expr.CmpOpEq, syn))
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{mask}, Xor: []byte{0}},
+		cmp(expr.CmpOpEq, want))
 }
 
 // icmpType matches one type of ICMP or ICMPv6, which proto tells apart.

@@ -14,6 +14,8 @@ import (
 // part of the nft language.
 const (
 	chainPre     = "c_pre"
+	chainDstnat  = "c_dstnat"
+	chainGate    = "c_gate"
 	chainInput   = "c_input"
 	chainForward = "c_forward"
 	chainOutput  = "c_output"
@@ -25,6 +27,10 @@ const (
 // the addresses that go on the wire.
 const egressPriority nftables.ChainPriority = 150
 
+// gatePriority comes after destination translation (-100), so that the chain
+// sees what is redirected and what is not.
+const gatePriority nftables.ChainPriority = -90
+
 // chainSpec is one base chain as it must be in the kernel.
 type chainSpec struct {
 	name     string
@@ -35,7 +41,7 @@ type chainSpec struct {
 }
 
 // chainSpecs lists the base chains. The three that decide what is let through
-// fail closed. The other three only ever take away from lane traffic or
+// fail closed. The others only ever take away from lane traffic or
 // translate it, with rules that say so; a drop policy would add nothing but
 // the risk of cutting the host off.
 func chainSpecs() []chainSpec {
@@ -46,6 +52,8 @@ func chainSpecs() []chainSpec {
 	)
 	return []chainSpec{
 		{chainPre, filter, *nftables.ChainHookPrerouting, *nftables.ChainPriorityRaw, open},
+		{chainDstnat, nftables.ChainTypeNAT, *nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest, open},
+		{chainGate, filter, *nftables.ChainHookPrerouting, gatePriority, open},
 		{chainInput, filter, *nftables.ChainHookInput, *nftables.ChainPriorityFilter, closed},
 		{chainForward, filter, *nftables.ChainHookForward, *nftables.ChainPriorityFilter, closed},
 		{chainOutput, filter, *nftables.ChainHookOutput, *nftables.ChainPriorityFilter, closed},
@@ -78,16 +86,20 @@ func (r *rules) refuse(comment string, why Reason, match ...exprs) {
 
 // ruleset gives the content of every chain for a state.
 //
-// Only c_forward depends on the state. A change of rules is atomic for one
-// chain's evaluation and not for a packet's way through several hooks, so
-// every state must be safe in c_forward alone, and address translation must
-// not disappear while packets let through a moment ago are still on their way.
+// Of what leaves the host only c_forward decides by state. A change of rules is
+// atomic for one chain's evaluation and not for a packet's way through several
+// hooks, so every state must be safe in c_forward alone, and source translation
+// must not disappear while packets let through a moment ago are on their way.
+// The state of lane tor chooses ports of this host only: c_forward refuses the
+// lane in all of them, and c_input and c_output each are safe alone.
 func (c Config) ruleset(s State) map[string]rules {
 	return map[string]rules{
 		chainPre:     c.preRules(),
-		chainInput:   c.inputRules(),
+		chainDstnat:  c.dstnatRules(s),
+		chainGate:    c.gateRules(),
+		chainInput:   c.inputRules(s),
 		chainForward: c.forwardRules(s),
-		chainOutput:  c.outputRules(),
+		chainOutput:  c.outputRules(s),
 		chainSrcnat:  c.srcnatRules(),
 		chainEgress:  c.egressRules(),
 	}
@@ -119,9 +131,10 @@ func (c Config) preRules() rules {
 }
 
 // inputRules let devices reach the control port and an echo on their own lane's
-// gateway address, and nothing else of the host. Nobody reaches a gateway
-// address from outside its lane.
-func (c Config) inputRules() rules {
+// gateway address, devices of lane tor the ports they are redirected to in the
+// state, and nothing else of the host. Nobody reaches a gateway address from
+// outside its lane.
+func (c Config) inputRules(s State) rules {
 	var r rules
 	r.add("local processes", iif("lo"), accept())
 	outside := slices.Concat(notIif(c.VPN.Interface), notIif(c.Tor.Interface))
@@ -130,6 +143,7 @@ func (c Config) inputRules() rules {
 		r.add("gateway address from outside", outside, daddr(host(l.Gateway6), expr.CmpOpEq), count(OutsideGateway), drop())
 	}
 	r.add("other interfaces", outside, accept())
+	c.torInput(&r, s)
 	for _, l := range c.lanes() {
 		gateway4 := slices.Concat(iif(l.Interface), daddr(host(l.Gateway4), expr.CmpOpEq))
 		gateway6 := slices.Concat(iif(l.Interface), daddr(host(l.Gateway6), expr.CmpOpEq))
@@ -146,9 +160,10 @@ func (c Config) inputRules() rules {
 
 // outputRules keep the host from opening connections to devices. What it says
 // to them is an answer, or an ICMP error about a packet of theirs.
-func (c Config) outputRules() rules {
+func (c Config) outputRules(s State) rules {
 	var r rules
 	r.add("other interfaces", notOif(c.VPN.Interface), notOif(c.Tor.Interface), accept())
+	c.torOutput(&r, s)
 	r.add("answers to devices", ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept())
 	for _, t := range icmp4Errors() {
 		r.add("icmp errors", icmpType(unix.IPPROTO_ICMP, t), accept())

@@ -62,6 +62,8 @@ type world struct {
 
 	wg0, wg1 *os.File // the server's ends of the lanes: writing is a packet from a device
 	fw       *nft.Firewall
+
+	torStates bool // lane tor has more than one
 }
 
 func newWorld(t testing.TB, cfg nft.Config) *world {
@@ -69,7 +71,7 @@ func newWorld(t testing.TB, cfg nft.Config) *world {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to make network namespaces")
 	}
-	w := &world{}
+	w := &world{torStates: cfg.TransPort != 0}
 	for _, ns := range []**netns.NS{&w.server, &w.internet, &w.lan, &w.clientA, &w.clientB, &w.clientT} {
 		n, err := netns.New()
 		must(t, err)
