@@ -6,7 +6,8 @@ BIN     := bin
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X vpnd/pkg/build.version=$(VERSION)
 # What Debian calls the things that a bare machine lacks. go-sqlite3 needs a C compiler.
-DEBS    := gcc libc6-dev
+# tor-gencert is for the private Tor network of the tests.
+DEBS    := gcc libc6-dev tor
 
 .PHONY: all build demo test bench lint fuzz generate install clean deps
 
@@ -14,7 +15,7 @@ all: build
 
 deps:
 	@command -v $(GO) >/dev/null || { echo "vpnd needs Go 1.26 or newer: https://go.dev/dl/"; exit 1; }
-	@if ! command -v gcc >/dev/null || [ ! -e /usr/include/stdlib.h ]; then \
+	@if ! command -v gcc >/dev/null || [ ! -e /usr/include/stdlib.h ] || ! PATH=$$PATH:/usr/sbin command -v tor >/dev/null; then \
 		echo "installing with apt: $(DEBS)"; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(DEBS); \
 	fi

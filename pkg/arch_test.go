@@ -138,6 +138,7 @@ var owners = map[string][]string{
 	"github.com/pelletier/go-toml":    {"vpnd/pkg/config", "vpnd/pkg/cli"},
 	"golang.org/x/crypto/argon2":      {"vpnd/pkg/passwd"},
 	"github.com/godbus/dbus":          {"vpnd/client"},
+	"github.com/cretz/bine":           {"vpnd/pkg/torctl"},
 	"github.com/miekg/dns":            {"vpnd/pkg/lab"},
 	"github.com/golang-jwt/jwt":       {"vpnd/pkg/services/keys", "vpnd/pkg/services/gateway"},
 	"gopkg.in/natefinch/lumberjack":   {"vpnd/pkg/service"},

@@ -17,6 +17,7 @@ import (
 	"vpnd/pkg/api/control"
 	"vpnd/pkg/api/events"
 	"vpnd/pkg/api/sessions"
+	"vpnd/pkg/api/tor"
 	"vpnd/pkg/api/users"
 	"vpnd/pkg/cli"
 	"vpnd/pkg/cli/fakevpnd"
@@ -31,6 +32,7 @@ func trouble(w *fakevpnd.World) {
 	w.Services[0].State, w.Services[0].Reason, w.Services[0].NextStartAt = "backoff", "exit status 1: cannot open auth.db", &next
 	w.Services[4].State, w.Services[4].Reason = "failed", "died 5 times"
 	w.Lanes[0].State, w.Lanes[0].Reason = "failed", "device wg0 cannot be made: operation not permitted"
+	w.Bootstrapped(tor.Bootstrap{Percent: 45, Tag: "requesting_descriptors", Summary: "Asking for relay descriptors", Warning: "no route to host"})
 	w.Problems = []control.Problem{
 		{What: "service auth is backoff: exit status 1: cannot open auth.db", Hint: "vpnctl service get auth"},
 		{What: "service keys is failed: died 5 times, last because the file with the signing key belongs to somebody else", Hint: "vpnctl service get keys"},
@@ -68,6 +70,10 @@ func TestQuestionsAreAskedAtATerminalOnly(t *testing.T) {
 		{"no risk", "", false, "service stop auth", 0, ""},
 		{"release", "", false, "ipam release alice/phone", 6, "--accept-risk=drop-sessions"},
 		{"kill is explicit", "", false, "session kill alice/phone", 0, ""},
+		{"tor down", "n\n", true, "tor down", 6, "Really block lane tor"},
+		{"tor down agreed", "y\n", true, "tor down", 0, ""},
+		{"lane down in a script", "", false, "lane down tor", 6, "hint: add -y"},
+		{"maintenance is no loss", "", false, "tor maintenance", 0, ""},
 		{"suspend is no loss", "", false, "user suspend alice", 0, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -80,7 +86,7 @@ func TestQuestionsAreAskedAtATerminalOnly(t *testing.T) {
 			}
 			if tc.status == 6 {
 				w.Do(func(w *fakevpnd.World) {
-					if len(w.Users) != 3 || len(w.Devices) != 4 || len(w.Sessions) != 3 || len(w.Released) != 0 || w.Services[2].State != "ready" {
+					if len(w.Users) != 3 || len(w.Devices) != 4 || len(w.Sessions) != 3 || len(w.Released) != 0 || w.Tor.Wish != tor.WishUp || w.Services[2].State != "ready" {
 						t.Error("something was changed")
 					}
 				})
@@ -431,12 +437,12 @@ func FuzzArgumentsNeverCrash(f *testing.F) {
 }
 
 func TestTargetsOfWait(t *testing.T) {
-	for _, s := range []string{"vpnd=ready", "service/auth=ready", "session/alice/laptop=closed", "lane/vpn=up", "user/a=b=active"} {
+	for _, s := range []string{"vpnd=ready", "service/auth=ready", "session/alice/laptop=closed", "lane/vpn=up", "tor=up", "lane/tor=maintenance", "user/a=b=active"} {
 		if err := cli.ParseTarget(s); err != nil {
 			t.Errorf("%s: %v", s, err)
 		}
 	}
-	for _, s := range []string{"", "vpnd", "vpnd=up", "vpnd/x=ready", "service=ready", "service/=ready", "tor=up", "user/alice=online"} {
+	for _, s := range []string{"", "vpnd", "vpnd=up", "vpnd/x=ready", "service=ready", "service/=ready", "tor=ready", "tor/x=up", "user/alice=online"} {
 		if err := cli.ParseTarget(s); !errors.Is(err, fault.Invalid) {
 			t.Errorf("%q: %v, want invalid", s, err)
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"vpnd/pkg/api/auth"
+	"vpnd/pkg/api/lanes"
 	"vpnd/pkg/api/sessions"
 	"vpnd/pkg/api/supervisor"
 	"vpnd/pkg/api/users"
@@ -86,6 +87,18 @@ func sessionNames(ctx context.Context, f *factory) []cobra.Completion {
 	var out []cobra.Completion
 	for _, s := range l.Items {
 		out = append(out, describe(view.DeviceName(s.Username, s.DeviceName), string(s.State)))
+	}
+	return out
+}
+
+func laneNames(ctx context.Context, f *factory) []cobra.Completion {
+	l, err := call(ctx, f, lanes.List, nil)
+	if err != nil {
+		return nil
+	}
+	var out []cobra.Completion
+	for _, v := range l.Items {
+		out = append(out, describe(string(v.Name), v.State))
 	}
 	return out
 }

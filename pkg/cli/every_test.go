@@ -40,6 +40,17 @@ func invocations() map[string]string {
 		"ipam status":     "",
 		"ipam list":       "",
 		"ipam release":    "alice/phone --accept-risk=drop-sessions",
+		"lane list":       "",
+		"lane get":        "tor",
+		"lane up":         "tor",
+		"lane down":       "tor -y",
+		"tor status":      "",
+		"tor up":          "",
+		"tor down":        "-y --reason moving",
+		"tor maintenance": "--message back_at_six",
+		"tor start":       "",
+		"tor stop":        "",
+		"tor bootstrap":   "",
 		"events":          "",
 		"audit list":      "",
 		"wait":            "vpnd=ready session/carol=online",
@@ -179,7 +190,7 @@ func TestJSONIsAContract(t *testing.T) {
 func TestScreensAtEightyColumns(t *testing.T) {
 	for path, rest := range map[string]string{
 		"status": "", "service list": "", "service get": "sessions", "user list": "", "user get": "alice", "device list": "", "session list": "",
-		"session get": "alice/laptop", "session history": "", "ipam status": "", "ipam list": "", "audit list": "", "events": "", "user delete": "alice --dry-run",
+		"session get": "alice/laptop", "session history": "", "ipam status": "", "ipam list": "", "lane list": "", "lane get": "tor", "tor status": "", "tor bootstrap": "", "audit list": "", "events": "", "user delete": "alice --dry-run",
 		"version": "--client",
 	} {
 		t.Run(path, func(t *testing.T) {

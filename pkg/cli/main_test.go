@@ -17,6 +17,7 @@ import (
 
 	"vpnd/pkg/api/control"
 	"vpnd/pkg/api/events"
+	"vpnd/pkg/api/tor"
 	"vpnd/pkg/cli"
 	"vpnd/pkg/cli/fakevpnd"
 )
@@ -134,6 +135,10 @@ func changeWorld(ts *testscript.TestScript, w *fakevpnd.World, args []string) {
 		if got := w.Password[args[1]]; got != args[2] {
 			ts.Fatalf("password of %s is %q, want %q", args[1], got, args[2])
 		}
+	case "tor": // tor PERCENT
+		n, err := strconv.Atoi(args[1])
+		ts.Check(err)
+		w.Bootstrapped(tor.Bootstrap{Percent: n, Tag: "tag", Summary: "Loading"})
 	case "empty":
 		w.Users, w.Sessions, w.Devices = nil, nil, nil
 	default:

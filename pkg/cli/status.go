@@ -175,7 +175,7 @@ func notReady(s *control.Status) []control.Problem {
 		out = append(out, control.Problem{What: "the lanes cannot be asked for", Hint: "vpnctl service get lanes"})
 	}
 	for _, l := range s.Lanes {
-		if l.State != "up" && l.State != "blocked" {
+		if l.State != "up" && l.State != "blocked" && l.State != "maintenance" {
 			out = append(out, control.Problem{What: fmt.Sprintf("lane %s is %s", l.Name, l.State), Hint: "vpnctl status"})
 		}
 	}

@@ -38,7 +38,8 @@ and exit 8 when that does not happen.
 
   vpnd=live|ready
   service/NAME=ready|running|stopped|…
-  lane/NAME=up|blocked|down
+  tor=up|maintenance|blocked
+  lane/NAME=up|maintenance|blocked|down
   user/NAME=active|suspended|deleted
   session/NAME=online|offline|closed`,
 		Example: `  vpnctl wait vpnd=ready && vpnctl user create alice --generate-password
@@ -98,7 +99,8 @@ func states() map[string][]string {
 	return map[string][]string{
 		"vpnd":    {"live", "ready"},
 		"service": {"ready", "running", "stopped", "disabled", "starting", "unready", "unhealthy", "backoff", "failed", "stopping"},
-		"lane":    {"up", "blocked", "down", "failed"},
+		"tor":     {"up", "maintenance", "blocked"},
+		"lane":    {"up", "maintenance", "blocked", "down", "failed"},
 		"user":    {"active", "suspended", "deleting", "deleted"},
 		"session": {"online", "offline", "closed"},
 	}
@@ -106,7 +108,7 @@ func states() map[string][]string {
 
 func parseTarget(s string) (target, error) {
 	bad := fault.New(fault.Invalid, "%q is no target with a state", s).
-		WithHint("write vpnd=ready, service/auth=ready, session/alice=online, lane/vpn=up or user/alice=active")
+		WithHint("write vpnd=ready, tor=up, service/auth=ready, session/alice=online, lane/vpn=up or user/alice=active")
 	at := strings.LastIndexByte(s, '=')
 	if at < 0 {
 		return target{}, bad
@@ -114,7 +116,7 @@ func parseTarget(s string) (target, error) {
 	text, want := s[:at], s[at+1:]
 	kind, name, named := strings.Cut(text, "/")
 	allowed, known := states()[kind]
-	if !known || named != (kind != "vpnd") || named && name == "" {
+	if !known || named != (kind != "vpnd" && kind != "tor") || named && name == "" {
 		return target{}, bad
 	}
 	if !slices.Contains(allowed, want) {
@@ -126,6 +128,7 @@ func parseTarget(s string) (target, error) {
 			v, err := getService(f)(ctx, name)
 			return v.State, err
 		},
+		"tor":  func(ctx context.Context, f *factory) (string, error) { return askLane(ctx, f, string(lanes.Tor)) },
 		"lane": func(ctx context.Context, f *factory) (string, error) { return askLane(ctx, f, name) },
 		"user": func(ctx context.Context, f *factory) (string, error) {
 			u, err := getUser(f)(ctx, name)
@@ -163,16 +166,8 @@ func askVpnd(ctx context.Context, f *factory) (string, error) {
 }
 
 func askLane(ctx context.Context, f *factory, name string) (string, error) {
-	l, err := call(ctx, f, lanes.List, nil)
-	if err != nil {
-		return "", err
-	}
-	for _, v := range l.Items {
-		if string(v.Name) == name {
-			return v.State, nil
-		}
-	}
-	return "", fault.New(fault.NotFound, "there is no lane %q", name).WithHint("the lanes are vpn and tor")
+	l, err := getLane(f)(ctx, name)
+	return l.State, err
 }
 
 // askSession looks at one session, or at all of a user who has several: the
@@ -240,7 +235,7 @@ func (f *factory) until(ctx context.Context, what string, ask func(context.Conte
 
 // waitTargets completes the part before the state, and the state.
 func waitTargets(ctx context.Context, f *factory) []cobra.Completion {
-	out := []cobra.Completion{"vpnd=ready", "vpnd=live", "lane/vpn=up", "lane/tor=blocked"}
+	out := []cobra.Completion{"vpnd=ready", "vpnd=live", "tor=up", "lane/vpn=up", "lane/tor=blocked"}
 	add := func(kind, state string, names []cobra.Completion) {
 		for _, n := range names {
 			name, _, _ := strings.Cut(n, "\t")

@@ -19,6 +19,7 @@ type Config struct {
 	Sessions Sessions `toml:"sessions" json:"sessions"`
 	IPAM     IPAM     `toml:"ipam" json:"ipam"`
 	Lanes    Lanes    `toml:"lanes" json:"lanes"`
+	Tor      Tor      `toml:"tor" json:"tor"`
 	Control  Control  `toml:"control" json:"control"`
 	Log      Log      `toml:"log" json:"log"`
 }
@@ -103,6 +104,18 @@ type Lane struct {
 	DNS       []netip.Addr `toml:"dns" json:"dns" comment:"resolvers that clients are told to use; empty: the lane's gateway"`
 }
 
+// Tor is the tor process of lane tor.
+type Tor struct {
+	Binary      string       `toml:"binary" json:"binary" comment:"path of tor, or its name on PATH"`
+	TransPort   uint16       `toml:"trans_port" json:"trans_port" comment:"TCP, on lane tor's gateway addresses"`
+	DNSPort     uint16       `toml:"dns_port" json:"dns_port" comment:"UDP by tor and TCP by vpnd, on lane tor's gateway addresses"`
+	PagePort    uint16       `toml:"page_port" json:"page_port" comment:"TCP, the maintenance page"`
+	ProbeEvery  Duration     `toml:"probe_every" json:"probe_every" comment:"how often a circuit is built as a test"`
+	VirtualIPv4 netip.Prefix `toml:"virtual_ipv4" json:"virtual_ipv4" comment:"addresses that stand for onion names"`
+	VirtualIPv6 netip.Prefix `toml:"virtual_ipv6" json:"virtual_ipv6"`
+	ExtraTorrc  []string     `toml:"extra_torrc" json:"extra_torrc" comment:"lines added to torrc as they are; ports, folders and the control socket cannot be changed this way"`
+}
+
 // Control is the local admin API.
 type Control struct {
 	AdminGroup string `toml:"admin_group" json:"admin_group" comment:"members may change things; root always may"`
@@ -168,6 +181,11 @@ func Default() Config {
 				Interface: "wg1", Port: 51821, MTU: 1420,
 				IPv4: netip.MustParsePrefix("10.9.0.0/16"), IPv6: netip.MustParsePrefix("fd76:706e:6409::/64"),
 			},
+		},
+		Tor: Tor{
+			Binary: "tor", TransPort: 9040, DNSPort: 9053, PagePort: 9041,
+			ProbeEvery:  Duration(30 * time.Second),
+			VirtualIPv4: netip.MustParsePrefix("10.192.0.0/10"), VirtualIPv6: netip.MustParsePrefix("fd76:706e:640a::/48"),
 		},
 		Control: Control{AdminGroup: "vpnd-admin", ViewGroup: "vpnd-view"},
 		Log:     Log{Level: "info", MaxSize: 10, Keep: 5},

@@ -59,6 +59,7 @@ func (c Config) Validate() []fault.Field {
 	p.duration("sessions.history", c.Sessions.History, 0, 10*365*24*time.Hour)
 	p.duration("ipam.quarantine", c.IPAM.Quarantine, 0, 30*24*time.Hour)
 	c.Lanes.validate(&p)
+	c.Tor.validate(&p, c.Lanes)
 	for _, g := range [][2]string{{"control.admin_group", c.Control.AdminGroup}, {"control.view_group", c.Control.ViewGroup}} {
 		if g[1] != "" && !groupName.MatchString(g[1]) {
 			p.add(g[0], "%q is not a group name", g[1])
@@ -174,4 +175,61 @@ func (l Lane) validate(p *problems, path string) {
 			p.add(fmt.Sprintf("%s.dns[%d]", path, i), "%s is not a resolver's address", a)
 		}
 	}
+}
+
+func (t Tor) validate(p *problems, l Lanes) {
+	if t.Binary == "" || strings.ContainsAny(t.Binary, "\x00\n") {
+		p.add("tor.binary", "%q is not a program", t.Binary)
+	}
+	seen := map[uint16]string{}
+	for _, port := range []struct {
+		path string
+		n    uint16
+	}{{"tor.trans_port", t.TransPort}, {"tor.dns_port", t.DNSPort}, {"tor.page_port", t.PagePort}} {
+		if port.n < 1024 {
+			p.add(port.path, "%d is outside 1024 to 65535", port.n)
+		}
+		if other, taken := seen[port.n]; taken {
+			p.add(port.path, "is the same as %s", other)
+		}
+		seen[port.n] = port.path
+	}
+	p.duration("tor.probe_every", t.ProbeEvery, time.Second, time.Hour)
+	for _, v := range []struct {
+		path   string
+		prefix netip.Prefix
+		is4    bool
+		bits   int
+	}{{"tor.virtual_ipv4", t.VirtualIPv4, true, 16}, {"tor.virtual_ipv6", t.VirtualIPv6, false, 104}} {
+		switch {
+		case !v.prefix.IsValid() || v.prefix.Addr().Is4() != v.is4 || v.prefix.Masked() != v.prefix || v.prefix.Bits() > v.bits:
+			p.add(v.path, "%s is not a network of at most /%d", v.prefix, v.bits)
+		case v.prefix.Overlaps(l.VPN.IPv4) || v.prefix.Overlaps(l.VPN.IPv6) || v.prefix.Overlaps(l.Tor.IPv4) || v.prefix.Overlaps(l.Tor.IPv6):
+			p.add(v.path, "%s overlaps a lane's prefix", v.prefix)
+		}
+	}
+	for i, line := range t.ExtraTorrc {
+		if word := torrcOwned(line); word != "" {
+			p.add(fmt.Sprintf("tor.extra_torrc[%d]", i), "%s is for vpnd to set", word)
+		}
+		if strings.ContainsAny(line, "\r\n\x00") || strings.HasSuffix(strings.TrimRight(line, " \t"), "\\") {
+			p.add(fmt.Sprintf("tor.extra_torrc[%d]", i), "is not one whole line")
+		}
+	}
+}
+
+// torrcOwned names the option of a torrc line that is vpnd's own, or "".
+func torrcOwned(line string) string {
+	word, _, _ := strings.Cut(strings.TrimLeft(strings.TrimSpace(line), "+/"), " ")
+	word, _, _ = strings.Cut(word, "\t")
+	for _, own := range []string{
+		"TransPort", "DNSPort", "SocksPort", "NATDPort", "HTTPTunnelPort", "ControlPort", "ControlSocket", "CookieAuthentication", "CookieAuthFile",
+		"DataDirectory", "User", "PidFile", "Log", "RunAsDaemon", "__LeaveStreamsUnattached", "ExitNodes", "StrictNodes",
+		"UseBridges", "Bridge", "VirtualAddrNetworkIPv4", "VirtualAddrNetworkIPv6", "AutomapHostsOnResolve", "AutomapHostsSuffixes", "DisableNetwork", "%include",
+	} {
+		if strings.EqualFold(word, own) {
+			return own
+		}
+	}
+	return ""
 }

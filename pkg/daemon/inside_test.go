@@ -86,7 +86,8 @@ func TestWhoMayCallWhomIsWhatTheDesignSays(t *testing.T) {
 		"users":    {"auth", "control", "sessions"},
 		"ipam":     {"control", "sessions"},
 		"sessions": {"auth", "control", "gateway", "users"},
-		"lanes":    {"control", "sessions"},
+		"lanes":    {"control", "sessions", "tor"},
+		"tor":      {"control"},
 	}
 	for name, callersWanted := range want {
 		got := callers(name)
@@ -159,7 +160,7 @@ func leaves(v reflect.Value, path string, each func(path string, change func()))
 }
 
 func TestAChangeConcernsThoseWhoGoByIt(t *testing.T) {
-	all := []string{"auth", "control", "gateway", "ipam", "keys", "lanes", "sessions", "users"}
+	all := []string{"auth", "control", "gateway", "ipam", "keys", "lanes", "sessions", "tor", "users"}
 	// The longest prefix counts.
 	want := map[string][]string{
 		"server":                 {"control", "keys", "sessions"},
@@ -175,8 +176,12 @@ func TestAChangeConcernsThoseWhoGoByIt(t *testing.T) {
 		"lanes.tor":              {"lanes", "sessions"},
 		"lanes.vpn.ipv4":         {"ipam", "lanes", "sessions"},
 		"lanes.vpn.ipv6":         {"ipam", "lanes", "sessions"},
-		"lanes.tor.ipv4":         {"ipam", "lanes", "sessions"},
-		"lanes.tor.ipv6":         {"ipam", "lanes", "sessions"},
+		"lanes.tor.ipv4":         {"ipam", "lanes", "sessions", "tor"},
+		"lanes.tor.ipv6":         {"ipam", "lanes", "sessions", "tor"},
+		"tor":                    {"tor"},
+		"tor.trans_port":         {"lanes", "tor"},
+		"tor.dns_port":           {"lanes", "tor"},
+		"tor.page_port":          {"lanes", "tor"},
 		"control":                {"control"},
 		"log":                    all,
 		"paths.run":              all, // the sockets are there

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"net/netip"
+
 	"vpnd/pkg/config"
 	"vpnd/pkg/sandbox"
 	"vpnd/pkg/service"
@@ -11,6 +13,7 @@ import (
 	"vpnd/pkg/services/keys"
 	"vpnd/pkg/services/lanes"
 	"vpnd/pkg/services/sessions"
+	"vpnd/pkg/services/tor"
 	"vpnd/pkg/services/users"
 )
 
@@ -41,7 +44,7 @@ type entry struct {
 func table() []entry {
 	return []entry{
 		{name: "control", id: 1, define: control.Definition, everyone: true,
-			calls: []string{supervisorName, "keys", "users", "auth", "ipam", "sessions", "lanes", "gateway"},
+			calls: []string{supervisorName, "keys", "users", "auth", "ipam", "sessions", "lanes", "tor", "gateway"},
 			reads: func(c config.Config) config.Config { return config.Config{Control: c.Control, Server: c.Server} }},
 		{name: "gateway", id: 2, define: gateway.Definition,
 			calls: []string{"keys", "auth", "sessions"},
@@ -71,16 +74,34 @@ func table() []entry {
 			reads: func(c config.Config) config.Config {
 				return config.Config{IPAM: c.IPAM, Lanes: config.Lanes{VPN: prefixes(c.Lanes.VPN), Tor: prefixes(c.Lanes.Tor)}}
 			}},
+		{name: "tor", id: 9, define: tor.Definition,
+			keeps: sandbox.Policy{Exec: true}, // tor is a process of its own
+			calls: []string{"lanes"},
+			reads: func(c config.Config) config.Config {
+				return config.Config{Tor: c.Tor, Lanes: config.Lanes{Tor: prefixes(c.Lanes.Tor)}}
+			},
+			listen: func(c config.Config) []string {
+				gateway4, gateway6 := c.Lanes.Tor.IPv4.Addr().Next(), c.Lanes.Tor.IPv6.Addr().Next()
+				var out []string
+				for _, port := range []uint16{c.Tor.PagePort, c.Tor.DNSPort} {
+					out = append(out, "tcp://"+netip.AddrPortFrom(gateway4, port).String(), "tcp://"+netip.AddrPortFrom(gateway6, port).String())
+				}
+				return out
+			}},
 		{name: "lanes", id: 8, define: lanes.Definition, caps: []string{"net_admin"},
 			keeps: sandbox.Policy{Netlink: true, Exec: true}, // wireguard-go is a process of its own
 			reads: func(c config.Config) config.Config {
 				lanes := c.Lanes
 				lanes.Keepalive = 0 // what clients are told is for sessions to say
-				return config.Config{Lanes: lanes, Gateway: config.Gateway{Listen: c.Gateway.Listen}}
+				return config.Config{Lanes: lanes, Gateway: config.Gateway{Listen: c.Gateway.Listen}, Tor: ports(c.Tor)}
 			}},
 		{name: "keys", id: 3, define: keys.Definition,
 			reads: func(c config.Config) config.Config { return config.Config{Server: c.Server} }},
 	}
+}
+
+func ports(t config.Tor) config.Tor {
+	return config.Tor{TransPort: t.TransPort, DNSPort: t.DNSPort, PagePort: t.PagePort}
 }
 
 func prefixes(l config.Lane) config.Lane { return config.Lane{IPv4: l.IPv4, IPv6: l.IPv6} }

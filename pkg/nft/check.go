@@ -37,6 +37,11 @@ func (f *Firewall) Check(ctx context.Context) (_ Drift, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	defer f.hangUpAfter(&err)
+	return f.check(ctx)
+}
+
+// check is Check; the caller holds mu.
+func (f *Firewall) check(ctx context.Context) (Drift, error) {
 	if f.want == nil {
 		return Drift{Problems: []string{"no state was applied yet"}}, nil
 	}

@@ -208,7 +208,7 @@ func listenTCP(wanted string) (tcpSocket, error) {
 	if err != nil {
 		return tcpSocket{}, err
 	}
-	var lc net.ListenConfig
+	lc := net.ListenConfig{Control: freebind}
 	lc.SetMultipathTCP(false)
 	l, err := lc.Listen(context.Background(), "tcp", addr.String())
 	if err != nil {
@@ -226,6 +226,20 @@ func listenTCP(wanted string) (tcpSocket, error) {
 	}
 	f, err := inert(fd, wanted)
 	return tcpSocket{wanted: wanted, actual: "tcp://" + l.Addr().String(), file: f}, err
+}
+
+// freebind lets a listener have an address that no interface has yet: the
+// interface may be made by the very services that are about to start.
+func freebind(network, _ string, c syscall.RawConn) error {
+	var err error
+	ctlErr := c.Control(func(fd uintptr) {
+		if network == "tcp6" {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_FREEBIND, 1)
+		} else {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1)
+		}
+	})
+	return errors.Join(ctlErr, err)
 }
 
 // inert wraps a descriptor in a file that the runtime does not poll: the

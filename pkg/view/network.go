@@ -28,6 +28,8 @@ func Lanes() Table[lanes.Lane] {
 			{Title: "IPV4", Detail: Wide, Cell: func(v l, _ time.Time) Cell { return Text(v.IPv4.String()) }},
 			{Title: "IPV6", Detail: Wide, Cell: func(v l, _ time.Time) Cell { return Text(v.IPv6.String()) }},
 			{Title: "PUBLIC KEY", Detail: Wide, Cell: func(v l, _ time.Time) Cell { return Text(v.PublicKey) }},
+			{Title: "MTU", Detail: Page, Right: true, Cell: func(v l, _ time.Time) Cell { return orZero(v.MTU) }},
+			{Title: "DNS", Detail: Page, Cell: func(v l, _ time.Time) Cell { return addresses(v.DNS...) }},
 		},
 	}
 }

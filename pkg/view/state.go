@@ -49,7 +49,7 @@ func SessionState(s sessions.State) Cell {
 // should before anything could leak.
 func LaneState(l lanes.Lane) Cell {
 	return state(l.State, map[string]look{
-		"up": {Full, Good}, "blocked": {Barred, Notice}, "down": {Empty, Warn}, "failed": {Cross, Bad},
+		"up": {Full, Good}, "maintenance": {Caution, Warn}, "blocked": {Barred, Notice}, "down": {Empty, Warn}, "failed": {Cross, Bad},
 	})
 }
 

@@ -74,9 +74,15 @@ func (p *statusPage) lanes() {
 	}
 	for i, l := range p.s.Lanes {
 		port := fmt.Sprintf("%s udp %d", l.Interface, l.Port)
-		p.add("  " + Pad(Clean(string(l.Name)), 4, false) + "  " + p.th.Paint(Pad(rows[i][0], states, false), LaneState(l).Tone) +
+		line := "  " + Pad(Clean(string(l.Name)), 4, false) + "  " + p.th.Paint(Pad(rows[i][0], states, false), LaneState(l).Tone) +
 			"  " + Pad(rows[i][1], peers, true) + "  " + Pad(Clean(port), 13, false) +
-			"  " + Pad(rows[i][2], prefixes, false) + "  " + rows[i][3])
+			"  " + Pad(rows[i][2], prefixes, false)
+		if Width(line)+2+Width(rows[i][3]) <= p.width {
+			p.add(line + "  " + rows[i][3])
+		} else {
+			p.add(line)
+			p.add("        " + rows[i][3])
+		}
 		p.laneReason(l)
 		if p.detail >= Wide {
 			p.add("        " + p.th.Paint(fmt.Sprintf("%s, MTU %d, since %s, key %s", l.Backend, l.MTU, Ago(l.Since, p.now), Clean(l.PublicKey)), Faint))

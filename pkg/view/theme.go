@@ -59,4 +59,6 @@ func (t Theme) words(c Cell) string {
 }
 
 // ascii replaces what this package itself adds to texts.
-func ascii(s string) string { return strings.NewReplacer("…", "~", "→", ">").Replace(s) }
+func ascii(s string) string {
+	return strings.NewReplacer("…", "~", "→", ">", "█", "#", "░", ".").Replace(s)
+}

@@ -138,7 +138,7 @@ var Epoch = rpc.Op[struct{}, EpochReply]{Info: rpc.Info{
 // Lane is one lane as it is.
 type Lane struct {
 	Name      Name         `json:"name"`
-	State     string       `json:"state" enum:"up,blocked,down,failed" doc:"blocked: peers connect, nothing passes"`
+	State     string       `json:"state" enum:"up,maintenance,blocked,down,failed" doc:"blocked: peers connect, nothing passes; maintenance: besides, a page says why"`
 	Reason    string       `json:"reason,omitempty"`
 	Since     time.Time    `json:"since"`
 	Interface string       `json:"interface"`
@@ -155,4 +155,37 @@ type Lane struct {
 // List gives both lanes.
 var List = rpc.Op[struct{}, rpc.List[Lane]]{Info: rpc.Info{
 	ID: "lane.list", Method: "GET", Path: "/v1/lanes", Access: rpc.View, From: []string{"control", "sessions"}, Summary: "List lanes",
+}}
+
+// TorState is where packets of lane tor go.
+type TorState string
+
+// The states of lane tor.
+const (
+	TorUp          TorState = "up"
+	TorMaintenance TorState = "maintenance"
+	TorBlocked     TorState = "blocked"
+)
+
+// TorAsk is what the tor service wants of the lane.
+type TorAsk struct {
+	Body struct {
+		State  TorState `json:"state" enum:"up,maintenance,blocked"`
+		Reason string   `json:"reason,omitempty" maxLength:"500" doc:"why it is not up"`
+		Lease  int      `json:"lease_seconds" minimum:"1" maximum:"60" doc:"after this long without another ask the lane is blocked"`
+	}
+}
+
+// TorAnswer is what holds now.
+type TorAnswer struct {
+	State    TorState     `json:"state"`
+	Since    time.Time    `json:"since"`
+	Gateways []netip.Addr `json:"gateways" doc:"the lane's own addresses once the interface has them; empty before"`
+}
+
+// SetTor sets lane tor's state for the length of a lease, and returns when the
+// rules hold.
+var SetTor = rpc.Op[TorAsk, TorAnswer]{Info: rpc.Info{
+	ID: "lanes.tor.set", Method: "PUT", Path: "/v1/lanes/tor/state", Access: rpc.Internal, From: []string{"tor"},
+	Quiet: true, Summary: "Set lane tor's state",
 }}

@@ -23,6 +23,7 @@ import (
 	"vpnd/pkg/api/lanes"
 	"vpnd/pkg/api/sessions"
 	"vpnd/pkg/api/supervisor"
+	"vpnd/pkg/api/tor"
 	"vpnd/pkg/api/users"
 	"vpnd/pkg/fault"
 	"vpnd/pkg/rpc"
@@ -33,6 +34,7 @@ type World struct {
 	mu       sync.Mutex
 	Services []supervisor.Service
 	Lanes    []lanes.Lane
+	Tor      tor.Status // its Lane, Reason and Since are those of Lanes
 	Users    []users.User
 	Devices  []auth.Device
 	Sessions []sessions.Session // open ones
@@ -74,8 +76,13 @@ func New() *World {
 	w.Lanes = []lanes.Lane{
 		{Name: lanes.VPN, State: "up", Since: ago(76 * time.Hour), Interface: "wg0", Backend: "userspace", Port: 51820,
 			PublicKey: "c2VydmVyIGtleSBvZiBsYW5lIHZwbiAgICAgICAgICA=", IPv4: netip.MustParsePrefix("10.8.0.1/16"), IPv6: netip.MustParsePrefix("fd76:706e:6408::1/64"), MTU: 1420, Peers: 3},
-		{Name: lanes.Tor, State: "blocked", Reason: "no Tor here yet: nothing passes", Since: ago(76 * time.Hour), Interface: "wg1", Backend: "userspace", Port: 51821,
+		{Name: lanes.Tor, State: "up", Since: ago(76 * time.Hour), Interface: "wg1", Backend: "userspace", Port: 51821,
 			PublicKey: "c2VydmVyIGtleSBvZiBsYW5lIHRvciAgICAgICAgICA=", IPv4: netip.MustParsePrefix("10.9.0.1/16"), IPv6: netip.MustParsePrefix("fd76:706e:6409::1/64"), MTU: 1420, Peers: 3},
+	}
+	w.Tor = tor.Status{
+		Wish: tor.WishUp, WishProcess: "start", Process: tor.ProcessRunning, PID: 4711, Version: "0.4.8.16", StartedAt: ptr(ago(76 * time.Hour)), Restarts: 1,
+		Bootstrap: tor.Bootstrap{Percent: 100, Tag: "done", Summary: "Done"}, EnoughDirInfo: true, Circuit: true, NetworkLive: true,
+		Probe: tor.Probe{OK: true, At: ptr(ago(20 * time.Second)), TookMs: 812}, RxBytes: 3 << 30, TxBytes: 210 << 20,
 	}
 	w.Users = []users.User{
 		{ID: "usr_alice0000000000000", Username: "alice", Email: "alice@example.org", Status: users.Active, StatusSince: ago(40 * 24 * time.Hour), DeviceLimit: 5,
@@ -205,6 +212,7 @@ func (w *World) handle(s *rpc.Server) {
 	w.handleServices(s)
 	w.handleUsers(s)
 	w.handleSessions(s)
+	w.handleTor(s)
 	on(w, s, ipam.Status, func(*struct{}) (*ipam.StatusReply, error) {
 		return &ipam.StatusReply{Pools: slices.Clone(w.Pools), Quarantine: 600}, nil
 	})

@@ -11,6 +11,7 @@ import (
 	"vpnd/pkg/api/lanes"
 	"vpnd/pkg/api/sessions"
 	"vpnd/pkg/api/supervisor"
+	"vpnd/pkg/api/tor"
 	"vpnd/pkg/api/users"
 	"vpnd/pkg/fault"
 	"vpnd/pkg/rpc"
@@ -60,6 +61,11 @@ func (c *control) forwarded() []forwarding {
 		forward("sessions", sessions.GetOverview),
 
 		forward("lanes", lanes.List),
+
+		forward("tor", tor.GetStatus),
+		forward("tor", tor.SetWish),
+		forward("tor", tor.Start),
+		forward("tor", tor.Stop),
 	}
 }
 

@@ -57,10 +57,18 @@ type lane struct {
 	state  string
 	reason string
 	at     time.Time // of state
+
+	shown       string // the state of a lane that works; a lane tor may be blocked
+	shownReason string
 }
 
 func newLane(name api.Name, c config.Lane, cfg Config) *lane {
+	shown, why := stateUp, ""
+	if name == api.Tor {
+		shown, why = stateBlocked, whyStarted
+	}
 	return &lane{
+		shown: shown, shownReason: why,
 		name: name, cfg: c, keyPath: filepath.Join(cfg.StateDir, c.Interface+".key"),
 		open: wgdev.OpenConfig{
 			Interface: c.Interface, MTU: c.MTU, RunDir: cfg.RunDir, Prefer: wgdev.Prefer(cfg.Lanes.WireGuard),
@@ -185,12 +193,26 @@ func (l *lane) set(state, reason string) {
 }
 
 // setUp notes that the interface works. The caller holds mu.
-func (l *lane) setUp() {
-	if l.name == api.Tor {
-		l.set(stateBlocked, "nothing passes: Tor is not connected to this lane")
-	} else {
-		l.set(stateUp, "")
+func (l *lane) setUp() { l.set(l.shown, l.shownReason) }
+
+// show says what state a working lane is in.
+func (l *lane) show(state api.TorState, reason string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if state == api.TorUp {
+		reason = ""
 	}
+	l.shown, l.shownReason = string(state), reason
+	if l.dev != nil && l.state != stateFailed {
+		l.setUp()
+	}
+}
+
+// present tells whether the interface is there, with its addresses.
+func (l *lane) present() bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.dev != nil
 }
 
 // signal wakes whoever waits on c, now or next.

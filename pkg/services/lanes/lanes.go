@@ -24,6 +24,7 @@ import (
 // Config says what the lanes are.
 type Config struct {
 	Lanes        config.Lanes
+	Tor          config.Tor // its ports
 	ControlPort  uint16
 	StateDir     string        // interface keys, endpoints
 	RunDir       string        // sockets of wireguard-go
@@ -42,6 +43,8 @@ type Lanes struct {
 	book    *wgdev.EndpointBook
 	guarded chan struct{} // closed when the rules are in place for the first time
 
+	flipping sync.Mutex // one change of lane tor's state at a time; it comes before mu
+
 	reading  sync.Mutex    // one reading of freshen at a time
 	readings atomic.Uint64 // begun by freshen
 	read     uint64        // the latest of them; guarded by reading
@@ -56,6 +59,7 @@ type Lanes struct {
 	byKey   map[wgdev.Key]id.Device
 	last    map[id.Device]api.PeerStats // as of the latest reading
 	wallErr error
+	tor     torLease
 }
 
 // wanted is a device's peer on both interfaces.
@@ -76,6 +80,7 @@ func New(cfg Config, log *slog.Logger, publish func(events.Event)) (*Lanes, erro
 	wall, err := nft.New(nft.Config{
 		VPN: wallLane(cfg.Lanes.VPN), Tor: wallLane(cfg.Lanes.Tor), ControlPort: cfg.ControlPort,
 		BlockedPorts: append([]uint16{}, cfg.Lanes.BlockedPorts...), PeerToPeer: cfg.Lanes.PeerToPeer,
+		TransPort: cfg.Tor.TransPort, DNSPort: cfg.Tor.DNSPort, PagePort: cfg.Tor.PagePort,
 	})
 	if err != nil {
 		return nil, err
@@ -93,7 +98,7 @@ func New(cfg Config, log *slog.Logger, publish func(events.Event)) (*Lanes, erro
 		cfg: cfg, log: log, publish: publish, epoch: rpc.NewRequestID(), wall: wall, book: wgdev.NewEndpointBook(),
 		guarded: make(chan struct{}),
 		want:    map[id.Device]wanted{}, byKey: map[wgdev.Key]id.Device{}, last: map[id.Device]api.PeerStats{},
-		wallErr: errors.New("not in place yet"),
+		wallErr: errors.New("not in place yet"), tor: torLease{reason: whyStarted},
 	}
 	l.lanes[0] = newLane(api.VPN, cfg.Lanes.VPN, cfg)
 	l.lanes[1] = newLane(api.Tor, cfg.Lanes.Tor, cfg)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	api "vpnd/pkg/api/lanes"
 	"vpnd/pkg/config"
@@ -31,7 +32,7 @@ func Definition() service.Definition {
 func ConfigFrom(c config.Config, stateDir, runDir, self string) Config {
 	_, port, _ := net.SplitHostPort(c.Gateway.Listen[0]) // validated with the configuration
 	n, _ := strconv.ParseUint(port, 10, 16)
-	return Config{Lanes: c.Lanes, ControlPort: uint16(n), StateDir: stateDir, RunDir: runDir, Daemon: []string{self, DaemonCommand}}
+	return Config{Lanes: c.Lanes, Tor: c.Tor, ControlPort: uint16(n), StateDir: stateDir, RunDir: runDir, Daemon: []string{self, DaemonCommand}}
 }
 
 func build(_ context.Context, env *service.Env) (service.Instance, error) {
@@ -68,6 +69,10 @@ func Register(s *rpc.Server, l *Lanes) {
 	rpc.Handle(s, api.Epoch, func(context.Context, *struct{}) (*api.EpochReply, error) {
 		e := l.Epoch()
 		return &e, nil
+	})
+	rpc.Handle(s, api.SetTor, func(ctx context.Context, r *api.TorAsk) (*api.TorAnswer, error) {
+		a, err := l.SetTor(ctx, r.Body.State, r.Body.Reason, time.Duration(r.Body.Lease)*time.Second)
+		return &a, err
 	})
 	rpc.Handle(s, api.List, func(context.Context, *struct{}) (*rpc.List[api.Lane], error) {
 		list := l.List()

@@ -59,7 +59,9 @@ func each(ctx context.Context, pause time.Duration, wake <-chan struct{}, fn fun
 func (l *Lanes) keepWall(ctx context.Context) {
 	forwarding := false
 	var said string
+	l.adoptTor(ctx)
 	each(ctx, wallEvery, nil, func() {
+		l.expireTor(ctx)
 		if !l.guard(ctx) || forwarding {
 			return
 		}
@@ -82,6 +84,11 @@ func (l *Lanes) guard(ctx context.Context) bool {
 	sealed = sealed && err == nil
 	if walled && sealed {
 		l.setWall(nil)
+		select {
+		case <-l.guarded:
+		default: // adopted from an earlier run of ours
+			close(l.guarded)
+		}
 		return true
 	}
 	err = nil
@@ -90,7 +97,9 @@ func (l *Lanes) guard(ctx context.Context) bool {
 		err = tor.seal()
 	}
 	if !walled { // also when the other failed: each lock holds on its own
-		err = errors.Join(err, l.wall.Apply(ctx, nft.State{VPN: nft.VPNUp, Tor: nft.TorBlocked}))
+		l.flipping.Lock()
+		err = errors.Join(err, l.wall.Apply(ctx, nft.State{VPN: nft.VPNUp, Tor: l.torState()}))
+		l.flipping.Unlock()
 	}
 	if ctx.Err() != nil {
 		return false

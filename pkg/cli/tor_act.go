@@ -1,0 +1,138 @@
+package cli
+
+import (
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"vpnd/pkg/api/tor"
+	"vpnd/pkg/fault"
+	"vpnd/pkg/rpc"
+	"vpnd/pkg/view"
+)
+
+// torActOptions are those of the commands that change lane tor.
+type torActOptions struct {
+	dryRun  bool
+	wait    bool
+	message string
+	reason  string
+	consent consent
+}
+
+// torAct is what is to be done to lane tor.
+type torAct struct {
+	verb     string
+	question string // to be agreed to first
+	up       bool   // the lane should come up afterwards
+	needed   func(tor.Status) bool
+	do       func(ctx context.Context) (*tor.Status, error)
+}
+
+func reasonFlag(cmd *cobra.Command, reason *string) {
+	cmd.Flags().StringVar(reason, "reason", "", "why, for 'vpnctl tor status'")
+}
+
+func torUpFlags(cmd *cobra.Command, o *torActOptions) {
+	dryRunFlag(cmd, &o.dryRun)
+	cmd.Flags().BoolVar(&o.wait, "wait", false, "wait until the lane is up, as long as --timeout says (default 60s)")
+	reasonFlag(cmd, &o.reason)
+}
+
+func torDownFlags(cmd *cobra.Command, o *torActOptions) {
+	dryRunFlag(cmd, &o.dryRun)
+	reasonFlag(cmd, &o.reason)
+	o.consent.flags(cmd, false)
+}
+
+// wishTor is an act that sets the wish for the lane.
+func wishTor(f *factory, o *torActOptions, wish tor.Wish, act torAct) torAct {
+	act.needed = func(s tor.Status) bool { return s.Wish != wish || o.message != "" && s.Message != o.message }
+	act.do = func(ctx context.Context) (*tor.Status, error) {
+		r := &tor.WishRequest{}
+		r.Body.Wish, r.Body.Message, r.Body.Reason = wish, o.message, o.reason
+		return call(ctx, f, tor.SetWish, r)
+	}
+	return act
+}
+
+// processTor is an act that starts or stops the process.
+func processTor(f *factory, op rpc.Op[struct{}, tor.Status], wish string, act torAct) torAct {
+	act.needed = func(s tor.Status) bool { return s.WishProcess != wish }
+	act.do = func(ctx context.Context) (*tor.Status, error) { return call(ctx, f, op, nil) }
+	return act
+}
+
+func actOnTor(ctx context.Context, f *factory, o *torActOptions, act torAct) error {
+	if o.dryRun {
+		s, err := getTor(ctx, f)
+		if err != nil {
+			return err
+		}
+		return f.printPlan([]step{{Action: act.verb, Kind: "lane", Name: "tor", Change: act.needed(s), Detail: "is " + inWords(s)}}, nil)
+	}
+	if act.question != "" {
+		if err := f.agree(o.consent, question{what: act.question}); err != nil {
+			return err
+		}
+	}
+	s, err := act.do(ctx)
+	if err != nil {
+		return err
+	}
+	last := *s
+	if act.up && o.wait && last.Lane != "up" {
+		if last, err = waitForTor(ctx, f); err != nil {
+			return err
+		}
+	}
+	if err := printChanged(f, view.Tor(), 1, []tor.Status{last}); err != nil {
+		return err
+	}
+	if !act.up || last.Lane == "up" {
+		return nil
+	}
+	if last.Process == tor.ProcessMissing || last.Process == tor.ProcessFailed {
+		return fault.New(fault.Unhealthy, "lane tor is %s", inWords(last)).WithHint("%s", hintOr(last, "vpnctl tor status"))
+	}
+	f.hint("%s", hintOr(last, "'vpnctl tor bootstrap' follows how far tor comes"))
+	return nil
+}
+
+func hintOr(s tor.Status, otherwise string) string {
+	if s.Hint != "" {
+		return s.Hint
+	}
+	return otherwise
+}
+
+// inWords is the state of the lane with its reason.
+func inWords(s tor.Status) string {
+	return strings.TrimSuffix(s.Lane+": "+s.Reason, ": ")
+}
+
+// waitForTor polls until the lane is up. What only an operator can change is
+// not waited for.
+func waitForTor(ctx context.Context, f *factory) (tor.Status, error) {
+	var last tor.Status
+	err := f.until(ctx, "lane tor is not up", func(ctx context.Context) (bool, string, error) {
+		s, err := getTor(ctx, f)
+		if err != nil {
+			return false, "", err
+		}
+		last = s
+		switch {
+		case s.Wish != tor.WishUp:
+			return false, "", fault.New(fault.Conflict, "lane tor does not come up: %s is wished", s.Wish).WithHint("vpnctl tor up")
+		case s.WishProcess == "stop":
+			return false, "", torIsStopped()
+		}
+		return s.Lane == "up", inWords(s), nil
+	})
+	return last, err
+}
+
+func torIsStopped() error {
+	return fault.New(fault.Conflict, "tor is stopped").WithHint("vpnctl tor start")
+}

@@ -1,0 +1,222 @@
+//go:build linux
+
+package tornet
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"vpnd/pkg/lab"
+)
+
+const (
+	torrcName   = "torrc"
+	outName     = "out"
+	logName     = "notice.log"
+	uploadsName = "uploads.log"
+
+	// stopTimeout is what a tor gets to end by itself. One in a hundred hangs
+	// after it has said that it exits.
+	stopTimeout = 3 * time.Second
+	pollEvery   = 100 * time.Millisecond
+	askTimeout  = 2 * time.Second
+	// maxConsensus is far more than this network's.
+	maxConsensus = 1 << 20
+)
+
+// process is a tor that was started.
+type process struct {
+	name, dir string
+	cmd       *lab.Cmd
+	ended     chan struct{} // closed when it was waited for
+	err       error         // valid once ended is closed
+}
+
+// launch writes a tor's torrc, starts it and keeps it for Close.
+func (n *Network) launch(name, torrc string) error {
+	dir := filepath.Join(n.dir, name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, torrcName), []byte(torrc), 0o600); err != nil {
+		return err
+	}
+	p, err := n.spawn(name)
+	if err != nil {
+		return err
+	}
+	n.running[name] = p
+	return nil
+}
+
+func (n *Network) spawn(name string) (*process, error) {
+	dir := filepath.Join(n.dir, name)
+	out, err := os.Create(filepath.Join(dir, outName))
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	// Without the distribution's defaults, which are for its own service.
+	cmd := n.internet.Command(n.tor, "--defaults-torrc", filepath.Join(n.dir, "none"), "-f", filepath.Join(dir, torrcName))
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // no terminal's interrupt reaches it
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start tor %s: %w", name, err)
+	}
+	p := &process{name: name, dir: dir, cmd: cmd, ended: make(chan struct{})}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.ended)
+	}()
+	return p, nil
+}
+
+// stop ends the process and returns when it was waited for.
+func (p *process) stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails only when it has ended
+	select {
+	case <-p.ended:
+	case <-time.After(stopTimeout):
+		_ = p.cmd.Process.Kill()
+		<-p.ended
+	}
+}
+
+func (p *process) alive() bool {
+	select {
+	case <-p.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+// said is the end of what a tor told, for errors.
+func (p *process) said() string {
+	var all []string
+	for _, name := range []string{outName, logName} {
+		b, _ := os.ReadFile(filepath.Join(p.dir, name))
+		lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+		all = append(all, lines[max(0, len(lines)-5):]...)
+	}
+	return strings.Join(all, "\n")
+}
+
+// poll waits until ok, until one of the processes ends, or until ctx does. An
+// error quotes the one that ended, or else the first.
+func poll(ctx context.Context, what string, procs []*process, ok func() bool) error {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for !ok() {
+		for _, p := range procs {
+			if !p.alive() {
+				return fmt.Errorf("tor %s ended: %w\n%s", p.name, p.err, p.said())
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w\n%s", what, ctx.Err(), procs[0].said())
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// waitConsensus waits until the authority serves a consensus in which every
+// relay runs.
+func (n *Network) waitConsensus(ctx context.Context, relays []relay) error {
+	client := n.internet.HTTPClient()
+	defer client.CloseIdleConnections()
+	var procs []*process
+	for _, r := range relays {
+		procs = append(procs, n.running[r.nickname])
+	}
+	return poll(ctx, "wait for the consensus", procs, func() bool {
+		running := runningRelays(fetchConsensus(ctx, client))
+		for _, r := range relays {
+			if !running[r.nickname] {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// fetchConsensus is empty while there is none.
+func fetchConsensus(ctx context.Context, client *http.Client) string {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	v4, _ := address(authorityHost)
+	url := fmt.Sprintf("http://%s/tor/status-vote/current/consensus-microdesc", netip.AddrPortFrom(v4, dirPort))
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return ""
+	}
+	// Asked for what the client asks for by itself, tor answers with deflate.
+	req.Header.Set("Accept-Encoding", "identity")
+	resp, err := client.Do(req)
+	if err != nil {
+		return ""
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxConsensus))
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return ""
+	}
+	return string(body)
+}
+
+// runningRelays reads a consensus: a line "r NICKNAME …" begins a relay, its
+// line "s FLAG…" has the flags.
+func runningRelays(consensus string) map[string]bool {
+	running := map[string]bool{}
+	nickname := ""
+	for line := range strings.Lines(consensus) {
+		f := strings.Fields(line)
+		switch {
+		case len(f) > 1 && f[0] == "r":
+			nickname = f[1]
+		case len(f) > 1 && f[0] == "s":
+			for _, flag := range f[1:] {
+				running[nickname] = running[nickname] || flag == "Running"
+			}
+		}
+	}
+	return running
+}
+
+// waitOnion waits until the service's descriptors are where clients look: one
+// for this period of time and one for the next.
+func (n *Network) waitOnion(ctx context.Context) error {
+	dir := filepath.Join(n.dir, onionName)
+	err := poll(ctx, "wait for the onion service", []*process{n.running[onionName]}, func() bool {
+		b, _ := os.ReadFile(filepath.Join(dir, uploadsName))
+		return strings.Count(string(b), "Uploading hidden service descriptor: finished with status 200") >= 2
+	})
+	if err != nil {
+		return err
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "service", "hostname"))
+	n.onion = strings.TrimSpace(string(b))
+	return err
+}
+
+func (n *Network) waitListening(ctx context.Context, p *process, addr netip.AddrPort) error {
+	return poll(ctx, "wait for "+p.name, []*process{p}, func() bool {
+		conn, err := n.internet.DialContext(ctx, "tcp", addr.String())
+		if err != nil {
+			return false
+		}
+		_ = conn.Close()
+		return true
+	})
+}

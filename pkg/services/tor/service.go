@@ -1,0 +1,184 @@
+package tor
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"vpnd/pkg/api/events"
+	"vpnd/pkg/api/lanes"
+	api "vpnd/pkg/api/tor"
+	"vpnd/pkg/config"
+	"vpnd/pkg/fault"
+	"vpnd/pkg/rpc"
+	"vpnd/pkg/service"
+	"vpnd/pkg/torctl"
+)
+
+// lease is how long lanes keeps a state without another ask.
+const lease = 10 * time.Second
+
+// Service owns the tor process.
+type Service struct {
+	cfg     config.Tor
+	paths   paths
+	log     *slog.Logger
+	publish func(events.Event)
+	setTor  func(context.Context, *lanes.TorAsk) (*lanes.TorAnswer, error)
+	kick    chan struct{} // wakes the keeper
+	askNow  chan struct{} // wakes the asker
+	askMu   sync.Mutex    // one ask at a time, so that the last decision is the last asked
+
+	mu       sync.Mutex // guards the rest
+	wish     wish
+	obs      observation
+	status   api.Status // what is only shown
+	gateways []netip.Addr
+	answered time.Time // last answer of lanes
+	asked    decision
+	hold     time.Time     // until then nothing but up is asked: an adopted tor is looked at first
+	changed  chan struct{} // closed and replaced when the process changed
+	client   *torctl.Client
+}
+
+// Definition makes the service.
+func Definition() service.Definition { return service.Definition{Name: "tor", Build: build} }
+
+func build(_ context.Context, env *service.Env) (service.Instance, error) {
+	conn := env.Sibling("lanes")
+	s, err := newService(env.Config.Tor, paths{env.StateDir, env.RunDir}, env.Log, env.Events.Publish,
+		func(ctx context.Context, a *lanes.TorAsk) (*lanes.TorAnswer, error) {
+			return lanes.SetTor.Call(ctx, conn, a)
+		})
+	if err != nil {
+		return service.Instance{}, err
+	}
+	s.register(env.Server)
+	return service.Instance{Run: func(ctx context.Context) error { return s.run(ctx, env.Extra) }}, nil
+}
+
+func newService(c config.Tor, p paths, log *slog.Logger, publish func(events.Event), setTor func(context.Context, *lanes.TorAsk) (*lanes.TorAnswer, error)) (*Service, error) {
+	w, err := loadWish(p.wish())
+	if err != nil {
+		return nil, fault.Wrap(err, fault.Internal, "the wish for lane tor cannot be read: %v", err).
+			WithHint("remove %s; the lane is down then until 'vpnctl tor up'", p.wish())
+	}
+	s := &Service{cfg: c, paths: p, log: log, publish: publish, setTor: setTor, wish: w,
+		kick: make(chan struct{}, 1), askNow: make(chan struct{}, 1), changed: make(chan struct{})}
+	s.obs.process = api.ProcessStarting
+	s.status.Lane, s.status.Since = string(lanes.TorBlocked), time.Now().UTC()
+	return s, nil
+}
+
+func (s *Service) register(srv *rpc.Server) {
+	rpc.Handle(srv, api.GetStatus, func(context.Context, *struct{}) (*api.Status, error) { return s.Status(), nil })
+	rpc.Handle(srv, api.SetWish, func(ctx context.Context, r *api.WishRequest) (*api.Status, error) {
+		return s.setWish(ctx, func(w *wish) { w.Wish, w.Message, w.Reason = r.Body.Wish, r.Body.Message, r.Body.Reason })
+	})
+	rpc.Handle(srv, api.Start, func(ctx context.Context, _ *struct{}) (*api.Status, error) {
+		return s.setWish(ctx, func(w *wish) { w.Process = processStart })
+	})
+	rpc.Handle(srv, api.Stop, func(ctx context.Context, _ *struct{}) (*api.Status, error) {
+		if st, err := s.setWish(ctx, func(w *wish) { w.Process = processStop }); err != nil {
+			return st, err
+		}
+		for {
+			s.mu.Lock()
+			done, changed := s.obs.process == api.ProcessStopped || s.wish.Process != processStop, s.changed
+			s.mu.Unlock()
+			if done {
+				return s.Status(), nil
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+	})
+}
+
+// setWish makes a wish durable and returns when lanes has what follows from it.
+func (s *Service) setWish(ctx context.Context, change func(*wish)) (*api.Status, error) {
+	s.mu.Lock()
+	w := s.wish
+	change(&w)
+	err := saveJSON(s.paths.wish(), w) // under the lock: the last wish is the one on disk
+	if err == nil {
+		s.wish, s.hold = w, time.Time{}
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return nil, fault.Wrap(err, fault.Internal, "the wish could not be written: %v", err)
+	}
+	s.publish(events.Event{Type: "tor.wish", Reason: string(w.Wish), Message: w.Reason, Data: map[string]string{"process": w.Process}})
+	wake(s.kick)
+	if err := s.ask(ctx); err != nil {
+		return nil, fault.Wrap(err, fault.Unavailable, "the wish is noted, but lanes does not answer").
+			WithHint("lane tor is blocked within %s; see 'vpnctl service list'", lease)
+	}
+	return s.Status(), nil
+}
+
+// Status tells all.
+func (s *Service) Status() *api.Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st, d := s.status, decide(s.wish, s.obs)
+	st.Wish, st.WishProcess, st.Message = s.wish.Wish, s.wish.Process, s.wish.Message
+	st.Reason, st.Hint = d.reason, d.hint
+	if time.Since(s.answered) > lease {
+		st.Lane, st.Reason = string(lanes.TorBlocked), "lanes does not answer"
+	}
+	st.Process, st.Bootstrap, st.EnoughDirInfo = s.obs.process, s.obs.boot, s.obs.dir
+	st.Circuit, st.NetworkLive, st.Probe = s.obs.circuit, s.obs.live, s.obs.probe.last
+	return &st
+}
+
+func (s *Service) run(ctx context.Context, extra []net.Listener) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	web := pageServer(func() string { return s.Status().Reason }, s.log)
+	dns := &dnsTCP{upstream: s.dnsPort, idle: 10 * time.Second, timeout: 5 * time.Second}
+	webSlots, dnsSlots := make(chan struct{}, maxConns), make(chan struct{}, maxConns)
+	for i, l := range extra {
+		if i < 2 {
+			wg.Go(func() { _ = web.Serve(limited{l, webSlots}) })
+		} else {
+			wg.Go(func() { _ = dns.serve(ctx, limited{l, dnsSlots}) })
+		}
+		context.AfterFunc(ctx, func() { _ = l.Close() })
+	}
+	context.AfterFunc(ctx, func() { _ = web.Close() })
+	k := &keeper{Service: s}
+	k.adopt()
+	wg.Go(func() { s.askLoop(ctx) })
+	wg.Go(func() { s.probeLoop(ctx) })
+	k.run(ctx)
+	return nil
+}
+
+// dnsPort is where DNS over TCP is answered; not valid while the lane is not up.
+func (s *Service) dnsPort() netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.gateways) == 0 || !s.gateways[0].Is4() || s.status.Lane != string(lanes.TorUp) {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(s.gateways[0], s.cfg.DNSPort)
+}
+
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func missing(path string) bool { _, err := os.Lstat(path); return err != nil }
