@@ -114,7 +114,7 @@ func TestArgumentsCannotCarryCommands(t *testing.T) {
 func TestBadRepliesBreakTheClient(t *testing.T) {
 	huge := strings.Repeat("250-"+strings.Repeat("a", 900<<10)+"\r\n", 80)
 	for name, reply := range map[string]string{
-		"hangup": "hangup", "silence": "", "stump": "250-version=1", "no code": "hello\r\n", "short": "25\r\n",
+		"hangup": "hangup", "silence": "", "stump": "250-version=1", "stump of an end": "250-version=1\r\n250 Ohangup", "no code": "hello\r\n", "short": "25\r\n",
 		"code changes": "250-version=1\r\n251 OK\r\n", "other key": "250-process/pid=1\r\n250 OK\r\n", "no value": "250 OK\r\n",
 		"endless data": "250+version=\r\nx\r\n", "bad separator": "250?x\r\n",
 		"long line": "250-version=" + strings.Repeat("a", 2<<20) + "\r\n250 OK\r\n", "huge": huge + "250 OK\r\n",

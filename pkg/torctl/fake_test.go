@@ -21,7 +21,7 @@ import (
 
 // fake is a scripted control port. Its answer function gets every command
 // after AUTHENTICATE; an answer is written as it is, "" writes nothing, and
-// "hangup" closes the connection.
+// "hangup" at its end closes the connection.
 type fake struct {
 	path, cookie string // cookie: file, or empty for METHODS=NULL
 	hello        string // replaces the answer to PROTOCOLINFO
@@ -117,10 +117,8 @@ func (f *fake) serve(nc net.Conn) {
 			f.mu.Unlock()
 			out = f.answer(line)
 		}
-		if out == "hangup" {
-			return
-		}
-		if _, err := nc.Write([]byte(out)); err != nil {
+		out, end := strings.CutSuffix(out, "hangup")
+		if _, err := nc.Write([]byte(out)); err != nil || end {
 			return
 		}
 	}

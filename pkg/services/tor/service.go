@@ -65,7 +65,7 @@ func newService(c config.Tor, p paths, log *slog.Logger, publish func(events.Eve
 	w, err := loadWish(p.wish())
 	if err != nil {
 		return nil, fault.Wrap(err, fault.Internal, "the wish for lane tor cannot be read: %v", err).
-			WithHint("remove %s; the lane is down then until 'vpnctl tor up'", p.wish())
+			WithHint("remove %s, which means a wish of up, or write {\"wish\":\"down\",\"process\":\"start\"} into it", p.wish())
 	}
 	s := &Service{cfg: c, paths: p, log: log, publish: publish, setTor: setTor, wish: w,
 		kick: make(chan struct{}, 1), askNow: make(chan struct{}, 1), changed: make(chan struct{})}
