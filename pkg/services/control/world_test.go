@@ -28,6 +28,7 @@ import (
 	"vpnd/pkg/api/lanes"
 	"vpnd/pkg/api/sessions"
 	"vpnd/pkg/api/supervisor"
+	"vpnd/pkg/api/tor"
 	"vpnd/pkg/api/users"
 	"vpnd/pkg/config"
 	"vpnd/pkg/fault"
@@ -111,7 +112,7 @@ func newWorld(t *testing.T, env ...string) *world {
 	}
 	w := &world{t: t, dir: dir, socket: filepath.Join(dir, "control.sock"), fake: &fake{}}
 	w.peers = map[string]service.Sibling{}
-	for _, name := range []string{"supervisor", "keys", "users", "auth", "ipam", "sessions", "lanes", "gateway"} {
+	for _, name := range []string{"supervisor", "keys", "users", "auth", "ipam", "sessions", "lanes", "tor", "gateway"} {
 		w.peers[name] = service.Sibling{Socket: w.fake.serve(t, dir, name)}
 	}
 	w.listen, err = net.ListenUnix("unix", &net.UnixAddr{Name: w.socket})
@@ -278,6 +279,11 @@ func (f *fake) serve(t *testing.T, dir, name string) string {
 		rpc.Handle(s, sessions.GetOverview, answer[struct{}](sessions.Overview{Online: 2, Synced: true}))
 	case "lanes":
 		rpc.Handle(s, lanes.List, answer[struct{}](rpc.List[lanes.Lane]{Total: 1, Items: []lanes.Lane{{Name: lanes.VPN, State: "up"}}}))
+	case "tor":
+		rpc.Handle(s, tor.GetStatus, answer[struct{}](tor.Status{}))
+		rpc.Handle(s, tor.SetWish, answer[tor.WishRequest](tor.Status{}))
+		rpc.Handle(s, tor.Start, answer[struct{}](tor.Status{}))
+		rpc.Handle(s, tor.Stop, answer[struct{}](tor.Status{}))
 	}
 	path := filepath.Join(dir, name+".sock")
 	l, err := net.Listen("unix", path)
