@@ -76,6 +76,17 @@ type world struct {
 // newWorld builds a lab with vpnd ready in it.
 func newWorld(t *testing.T, clients int, config string) *world {
 	t.Helper()
+	w, _ := emptyWorld(t, clients)
+	if err := w.WriteConfig(w.Config() + cheap + config); err != nil {
+		t.Fatal(err)
+	}
+	w.start()
+	return w
+}
+
+// emptyWorld builds a lab in which vpnd is installed and not started.
+func emptyWorld(t *testing.T, clients int) (*world, *lab.Lab) {
+	t.Helper()
 	l, err := lab.New(t.Context(), lab.Options{Clients: clients})
 	if err != nil {
 		t.Fatal(err)
@@ -90,11 +101,7 @@ func newWorld(t *testing.T, clients int, config string) *world {
 	if w.Site, err = site.New(l, bin); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.WriteConfig(w.Config() + cheap + config); err != nil {
-		t.Fatal(err)
-	}
-	w.start()
-	return w
+	return w, l
 }
 
 // start starts vpnd and waits until every service is ready.

@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vpnd/pkg/lab"
-	"vpnd/pkg/lab/site"
 	"vpnd/pkg/lab/tornet"
 )
 
@@ -26,20 +25,7 @@ import (
 // the lane up.
 func torWorld(t *testing.T) (*world, *tornet.Network) {
 	t.Helper()
-	l, err := lab.New(t.Context(), lab.Options{Clients: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &world{t: t}
-	t.Cleanup(func() {
-		if t.Failed() && w.Site != nil {
-			w.showLogs()
-		}
-		closeLab(t, l)
-	})
-	if w.Site, err = site.New(l, bin); err != nil {
-		t.Fatal(err)
-	}
+	w, l := emptyWorld(t, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	network, err := tornet.Start(ctx, l)

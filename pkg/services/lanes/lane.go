@@ -145,34 +145,28 @@ func (l *lane) address(ctx context.Context) error {
 
 // sealed tells whether the kernel itself refuses to forward what comes from this
 // lane, which is wanted of lane tor alone.
-func (l *lane) sealed() (bool, error) {
-	if l.name != api.Tor {
-		return true, nil
-	}
-	links, err := link.Open()
-	if err != nil {
-		return false, err
-	}
-	defer links.Close()
-	return links.Prohibited(l.cfg.Interface)
+func (l *lane) sealed() (ok bool, err error) {
+	ok = true
+	err = l.routing(func(links *link.Links) (err error) {
+		ok, err = links.Prohibited(l.cfg.Interface)
+		return err
+	})
+	return ok && err == nil, err
 }
 
 // seal makes lane tor's routing rule, the lock that needs neither nftables nor
 // us.
 func (l *lane) seal() error {
-	if l.name != api.Tor {
-		return nil
-	}
-	links, err := link.Open()
-	if err != nil {
-		return err
-	}
-	defer links.Close()
-	return links.Prohibit(l.cfg.Interface)
+	return l.routing(func(links *link.Links) error { return links.Prohibit(l.cfg.Interface) })
 }
 
 // unseal takes the rule back. No interface of that name may be left.
 func (l *lane) unseal() error {
+	return l.routing(func(links *link.Links) error { return links.Unprohibit(l.cfg.Interface) })
+}
+
+// routing does something about lane tor's routing rule; other lanes have none.
+func (l *lane) routing(do func(*link.Links) error) error {
 	if l.name != api.Tor {
 		return nil
 	}
@@ -181,7 +175,7 @@ func (l *lane) unseal() error {
 		return err
 	}
 	defer links.Close()
-	return links.Unprohibit(l.cfg.Interface)
+	return do(links)
 }
 
 // set notes a state. The caller holds mu.
