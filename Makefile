@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X vpnd/pkg/build.version=$(VERSION)
 # What Debian calls the things that a bare machine lacks. go-sqlite3 needs a C compiler.
 # tor-gencert is for the private Tor network of the tests.
-DEBS    := gcc libc6-dev tor
+DEBS    := gcc libc6-dev tor curl bind9-dnsutils iproute2 nftables
 
 .PHONY: all build demo test bench lint fuzz generate install clean deps
 
@@ -25,7 +25,7 @@ build: deps ## bin/vpnd, bin/vpnctl, bin/vpn
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/vpnd ./cmd/vpnctl ./client/cmd/vpn
 
 demo: build ## a whole VPN in namespaces, one scene after the other (KEEP=1 leaves it up)
-	@$(BIN)/vpnctl lab demo $(if $(KEEP),--keep)
+	@PATH=$$PATH:/usr/sbin $(BIN)/vpnctl lab demo $(if $(KEEP),--keep)
 
 # One package at a time: some tests measure outages, and two cores are few. Never from
 # the cache: the end-to-end tests build programs that the cache does not know they use.

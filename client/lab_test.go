@@ -480,9 +480,14 @@ func TestChangingLanes(t *testing.T) {
 	if err != nil || !strings.Contains(string(b), "nameserver 10.9.0.1\n") {
 		t.Errorf("resolv.conf is %q, %v", b, err)
 	}
-	if st := s.until("a heartbeat", func(st agentapi.Status) bool { return st.Heartbeat.State == "ok" }); st.Lane != "tor" {
+	st := s.until("the server's word of the lane", func(st agentapi.Status) bool {
+		return st.Heartbeat.State == "ok" && st.LaneState.State == "maintenance"
+	})
+	if st.Lane != "tor" || st.LaneState.ExitCountry != "de" {
 		t.Errorf("got %+v", st)
 	}
+	s.run("", "status").exits(0).out(`^Lane       tor, interface vpn0, maintenance: back at noon$`).
+		out(`^Exit       de \(chosen: de, nl; nothing else will do\)$`)
 	s.run("", "up --lane vpn").exits(0)
 	s.wantFetch("10.8.0.2")
 	s.run("", "logout").exits(0)

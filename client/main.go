@@ -99,6 +99,7 @@ func newRoot(f *factory) *cobra.Command {
   vpn login vpn.example.org     sign in; asks for user and password
   sudo vpn up                   bring the tunnel up
   vpn status                    see how it is
+  vpn lane tor                  go on in the other lane
   vpn down                      take the tunnel down
   vpn logout                    sign out
 
@@ -112,6 +113,6 @@ Once the tunnel is up, what it does not carry goes nowhere until 'vpn down'.`,
 	c.SetErr(f.err)
 	c.SetIn(f.in)
 	c.PersistentFlags().VarP(&f.output, "output", "o", "table or json")
-	c.AddCommand(newLogin(f), newUp(f), newDown(f), newStatus(f), newLogout(f), newVersion(f), newAgent(f))
+	c.AddCommand(newLogin(f), newUp(f), newDown(f), newLane(f), newStatus(f), newLogout(f), newVersion(f), newAgent(f))
 	return c
 }

@@ -220,6 +220,9 @@ func TestMistakes(t *testing.T) {
 		"status extra":                      `unknown command "extra"|accepts`,
 		"status -o yaml":                    `neither table nor json`,
 		"up --lane onion":                   `neither vpn nor tor`,
+		"lane onion":                        `neither vpn nor tor`,
+		"lane vpn tor":                      `accepts at most 1 arg`,
+		"lane tor --timeout 1ms":            `not between 1s and 10m`,
 		"login":                             `which server`,
 		"login http://$SERVER":              `https only`,
 		"login a b":                         `accepts at most 1 arg`,
@@ -296,6 +299,7 @@ func TestJSON(t *testing.T) {
 func TestHelp(t *testing.T) {
 	p := newPerson(t)
 	golden(t, "help.txt", p.run("", "").exits(0).err("").stdout)
+	p.run("", "help lane").exits(0).out(`nothing leaves in the clear`)
 	p.run("", "help up").exits(0).out(`until 'vpn down'`)
 	if strings.Contains(p.run("", "help").stdout, "agent") {
 		t.Error("help offers the agent")

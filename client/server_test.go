@@ -98,6 +98,10 @@ func serve() error {
 		// Short, so that heartbeats and renewals happen while somebody looks.
 		HeartbeatTTL: 2, AccessTTL: 5 * time.Second,
 		Lanes: s.cfgs, Opened: s.opened, Closed: s.closed,
+		LaneStates: &client.LaneStates{
+			VPN: client.LaneState{State: "up"},
+			Tor: client.LaneState{State: "maintenance", Reason: "back at noon", Exits: []string{"de", "nl"}, Strict: true, ExitCountry: "de"},
+		},
 	})
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"vpnd/client/agentapi"
 	"vpnd/client/gate"
 	"vpnd/client/profile"
+	"vpnd/pkg/api/client"
 	"vpnd/pkg/fault"
 	"vpnd/pkg/rpc"
 )
@@ -168,7 +169,10 @@ func (f *factory) printReport(r report) error {
 		if t.State == agentapi.Down || t.State == agentapi.Crashed {
 			return
 		}
-		row("Lane", "%s, interface %s", t.Lane, t.Interface)
+		row("Lane", "%s, interface %s%s", t.Lane, t.Interface, describeLane(t.LaneState))
+		if exit := describeExit(t.LaneState); exit != "" {
+			row("Exit", "%s", exit)
+		}
 		if len(t.Addresses) > 0 {
 			row("Addresses", "%s", joinAddresses(t.Addresses))
 		}
@@ -194,6 +198,41 @@ func describeBeat(b agentapi.Heartbeat, now time.Time) string {
 		return "failing: " + b.Error
 	}
 	return "none yet"
+}
+
+// describeLane goes behind the lane's name.
+func describeLane(l *client.LaneState) string {
+	if l == nil {
+		return ""
+	}
+	s := ", " + l.State
+	if l.State == "unknown" {
+		s = ", state unknown"
+	}
+	if l.Reason != "" {
+		s += ": " + l.Reason
+	}
+	return s
+}
+
+// describeExit says where the lane leaves Tor; nothing where that is nobody's
+// choice and not known.
+func describeExit(l *client.LaneState) string {
+	if l == nil {
+		return ""
+	}
+	s := l.ExitCountry
+	if len(l.Exits) > 0 {
+		if s == "" {
+			s = "none yet"
+		}
+		s += " (chosen: " + strings.Join(l.Exits, ", ")
+		if l.Strict {
+			s += "; nothing else will do"
+		}
+		s += ")"
+	}
+	return s
 }
 
 func wayInWords(way string) string {

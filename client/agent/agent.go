@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"vpnd/client/agentapi"
@@ -23,6 +24,7 @@ type Server interface {
 	Heartbeat(ctx context.Context, access secret.Text) (client.Beat, gate.Way, error)
 	// Renew tells in sent whether a failed renewal may have spent the token.
 	Renew(ctx context.Context, refresh secret.Text) (t client.Tokens, sent bool, err error)
+	LaneStates(ctx context.Context, access secret.Text) (client.LaneStates, error)
 	Close(ctx context.Context, access secret.Text) error
 	// Enter and Leave say whether calls may go through the tunnel.
 	Enter(control netip.AddrPort, from []netip.Prefix)
@@ -85,6 +87,7 @@ type Agent struct {
 	board    *board
 	requests chan request
 	calls    interrupter
+	watchers atomic.Int32 // who follow the status
 
 	// What follows is Run's alone.
 
@@ -112,8 +115,11 @@ type Agent struct {
 	beat     agentapi.Heartbeat
 	beatTTL  time.Duration
 	token    agentapi.Token
-	tokenErr error       // of the latest renewal
-	refused  secret.Text // the refresh token that the server refused
+	tokenErr error // of the latest renewal
+
+	laneState  *client.LaneState // the server's word of this lane; nil before it was asked
+	lanesAsked time.Time
+	refused    secret.Text // the refresh token that the server refused
 }
 
 // New makes an Agent that wants nothing yet.
@@ -199,6 +205,9 @@ func (a *Agent) step(ctx context.Context) {
 	if due(a.nextBeat) && (a.state != agentapi.Connecting || a.Machine.Blocking()) {
 		a.heartbeat(ctx)
 	}
+	if a.watchers.Load() > 0 {
+		a.askLanes(ctx, lanesLife)
+	}
 }
 
 func due(t time.Time) bool { return !now().Before(t) }
@@ -248,22 +257,32 @@ func (a *Agent) handle(ctx context.Context, r request) {
 	}
 	a.confirm(ctx)
 	if r.check {
+		a.checkLanes(ctx)
 		a.publish()
 		r.reply <- reply{status: a.Status()}
+		return
+	}
+	if r.live && !a.live() {
+		r.reply <- reply{err: a.notUp(r.lane)}
 		return
 	}
 	p, err := a.Store.Load()
 	if err == nil && !p.SignedIn() {
 		err = notSignedIn()
 	}
+	lane := r.lane
+	if err == nil && lane == "" {
+		lane = p.PreferredLane()
+	}
+	if err == nil && a.session != nil {
+		_, err = tunnel.ParseLane(a.session.In(lane)) // before the lane of now is given up
+	}
 	if err != nil {
 		r.reply <- reply{err: err}
 		return
 	}
-	a.key = p.Key
-	lane := r.lane
-	if lane == "" {
-		lane = p.PreferredLane()
+	if a.session == nil {
+		a.key = p.Key
 	}
 	a.wish(ctx, lane, r.iface)
 	switch {
@@ -308,9 +327,7 @@ func (a *Agent) wish(ctx context.Context, lane profile.Lane, iface string) {
 	if a.session == nil {
 		return
 	}
-	a.enter(agentapi.Connecting, "", "changing to lane "+string(lane))
-	a.endpoints = 0
-	a.configure(ctx)
+	a.changeLane(ctx)
 }
 
 func (a *Agent) retryNow() {
@@ -389,6 +406,7 @@ func (a *Agent) publish() {
 	if a.session != nil {
 		s.SessionID = a.session.SessionID
 		s.Addresses, s.DNS = a.conf.Addresses, a.conf.DNS
+		s.LaneState = a.knownLaneState()
 	}
 	if a.endpoint.IsValid() {
 		s.Endpoint = a.endpoint.String()

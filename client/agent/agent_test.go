@@ -406,7 +406,7 @@ func TestTrafficThatWasBlockedByADeadAgentStaysBlocked(t *testing.T) {
 		w.after(time.Minute)
 		w.want(agentapi.Connecting, "", true)
 		w.server.set(func() { w.server.beatErr = closedBecause("killed") })
-		w.after(2 * time.Minute)
+		w.after(30 * time.Minute) // heartbeats wait for a session that is asked for again and again
 		w.want(agentapi.Closed, "killed", true)
 		if w.machine.downs != 0 {
 			t.Error("the machine was restored")

@@ -14,6 +14,7 @@ type request struct {
 	ctx   context.Context
 	down  bool
 	check bool
+	live  bool // only if there is a tunnel
 
 	lane     profile.Lane
 	iface    string
@@ -34,6 +35,26 @@ func (a *Agent) Status() agentapi.Status {
 	return s
 }
 
+// Watch sends the status now and whenever it changes, until ctx or the agent ends.
+// Somebody who watches is worth a question to the server now and then.
+func (a *Agent) Watch(ctx context.Context, send func(agentapi.Status) error) error {
+	a.watchers.Add(1)
+	defer a.watchers.Add(-1)
+	for {
+		st, changed := a.board.get()
+		if err := send(st); err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-a.board.ended:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
 // Up brings the tunnel up in a lane, or changes the lane, and returns when it is
 // up, cannot be, or is not after patience. A first tunnel that nobody waits for
 // any more is given up.
@@ -43,6 +64,15 @@ func (a *Agent) Up(ctx context.Context, lane profile.Lane, iface string, patienc
 	// It is not worth anybody's time any more.
 	defer context.AfterFunc(waiting, a.calls.interrupt)()
 	return a.ask(ctx, request{ctx: waiting, lane: lane, iface: iface, wait: true, patience: patience})
+}
+
+// Switch changes the lane of a tunnel that there is, and returns when the server
+// has answered in the new one, or has not after patience.
+func (a *Agent) Switch(ctx context.Context, lane profile.Lane, patience time.Duration) (agentapi.Status, error) {
+	waiting, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	defer context.AfterFunc(waiting, a.calls.interrupt)()
+	return a.ask(ctx, request{ctx: waiting, live: true, lane: lane, wait: true, patience: patience})
 }
 
 // checkPatience is how long Check waits for the agent and the server; what the

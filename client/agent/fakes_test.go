@@ -35,6 +35,10 @@ type fakeServer struct {
 	entered                        bool
 	unstored                       int // calls with an access token that was not on disk
 	renewed                        []time.Time
+	lanesAsked                     int
+	lanesErr                       error
+	states                         client.LaneStates
+	torEndpoint                    string // of lane tor
 }
 
 func (s *fakeServer) check(access secret.Text) error {
@@ -63,7 +67,7 @@ func (s *fakeServer) Initiate(_ context.Context, access secret.Text, _ wgdev.Key
 		AllowedIPs: []string{"0.0.0.0/0", "::/0"}, DNS: []string{"9.9.9.9"}, PersistentKeepalive: 25, ControlURL: "https://10.8.0.1:4605",
 	}
 	tor := lane
-	tor.Endpoint, tor.Addresses = "vpn.example.org:51821", []string{"10.9.0.2/32"}
+	tor.Endpoint, tor.Addresses = s.torEndpoint, []string{"10.9.0.2/32"}
 	return client.Initiated{SessionID: "ses_1", Lanes: client.Lanes{VPN: lane, Tor: tor}, HeartbeatTTL: 90, HardTTL: 15 * 24 * 3600}, nil
 }
 
@@ -98,6 +102,16 @@ func (s *fakeServer) Renew(_ context.Context, refresh secret.Text) (client.Token
 		return client.Tokens{}, true, fault.New(fault.Timeout, "no answer")
 	}
 	return t, true, nil
+}
+
+func (s *fakeServer) LaneStates(_ context.Context, access secret.Text) (client.LaneStates, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lanesAsked++
+	if err := s.check(access); err != nil {
+		return client.LaneStates{}, err
+	}
+	return s.states, s.lanesErr
 }
 
 func (s *fakeServer) Close(context.Context, secret.Text) error {
@@ -137,6 +151,7 @@ type fakeMachine struct {
 	silenced  bool
 	held      bool
 	downs     int
+	steps     []string // what was done with the peer, in order
 	routeErr  error
 }
 
@@ -150,6 +165,7 @@ func (m *fakeMachine) Connect(_ context.Context, cfg tunnel.Config) error {
 	defer m.mu.Unlock()
 	m.cfg, m.connected, m.silenced = cfg, time.Now(), false
 	m.connects = append(m.connects, cfg.Peer.Endpoint)
+	m.steps = append(m.steps, "connect "+cfg.Peer.Endpoint.String())
 	return nil
 }
 
@@ -178,7 +194,10 @@ func (m *fakeMachine) Stats(context.Context) (tunnel.Stats, error) {
 	return tunnel.Stats{LastHandshake: m.connected.Add(n * 120 * time.Second), RxBytes: 10, TxBytes: 20}, nil
 }
 
-func (m *fakeMachine) Silence(context.Context) error { m.set(func() { m.silenced = true }); return nil }
+func (m *fakeMachine) Silence(context.Context) error {
+	m.set(func() { m.silenced = true; m.steps = append(m.steps, "silence") })
+	return nil
+}
 
 func (m *fakeMachine) Down(context.Context) error {
 	m.set(func() { m.downs++; m.routed = false })
@@ -199,20 +218,35 @@ func (m *fakeMachine) set(fn func()) {
 
 func (m *fakeMachine) silent() { m.set(func() { m.answers, m.silentAt = false, time.Now() }) }
 
-// fakeNames knows every name.
-type fakeNames struct{}
+// fakeNames knows every name, unless it is told to fail.
+type fakeNames struct {
+	mu  sync.Mutex
+	err error
+}
 
-func (fakeNames) Lookup(context.Context, string) ([]netip.Addr, error) {
+func (n *fakeNames) set(err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.err = err
+}
+
+func (n *fakeNames) Lookup(context.Context, string) ([]netip.Addr, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.err != nil {
+		return nil, n.err
+	}
 	return []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}, nil
 }
 
-func (fakeNames) Remembered() map[string][]netip.Addr { return nil }
+func (*fakeNames) Remembered() map[string][]netip.Addr { return nil }
 
 // world is an agent with everything around it.
 type world struct {
 	t       *testing.T
 	server  *fakeServer
 	machine *fakeMachine
+	names   *fakeNames
 	store   *profile.Store
 	agent   *agent.Agent
 	ended   chan error
@@ -232,8 +266,9 @@ func inWorld(t *testing.T, fn func(w *world)) {
 		store := profile.New(profile.Location{Base: dir, Dir: "vpnd", UID: os.Geteuid(), GID: os.Getegid()})
 		w := &world{
 			t: t, store: store, ended: make(chan error, 1),
-			server:  &fakeServer{store: store, key: key.Public().String(), refresh: "refresh-0"},
+			server:  &fakeServer{store: store, key: key.Public().String(), refresh: "refresh-0", torEndpoint: "vpn.example.org:51821"},
 			machine: &fakeMachine{answers: true},
+			names:   &fakeNames{},
 		}
 		w.signIn(0)
 		w.start()
@@ -245,7 +280,7 @@ func inWorld(t *testing.T, fn func(w *world)) {
 }
 
 func (w *world) start() {
-	w.agent = agent.New(agent.Deps{Store: w.store, Server: w.server, Machine: w.machine, Names: fakeNames{}})
+	w.agent = agent.New(agent.Deps{Store: w.store, Server: w.server, Machine: w.machine, Names: w.names})
 	ctx, cancel := context.WithCancel(w.t.Context())
 	w.cancel = cancel
 	go func() { w.ended <- w.agent.Run(ctx) }()

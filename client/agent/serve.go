@@ -36,11 +36,14 @@ func NewServer(a *Agent, owner uint32, log *slog.Logger) *rpc.Server {
 			st, err := a.Begin(ctx, b.Lane, b.Interface)
 			return &st, err
 		}
-		patience := time.Duration(b.Patience) * time.Second
-		if patience == 0 {
-			patience = defaultPatience
+		st, err := a.Up(ctx, b.Lane, b.Interface, patience(b.Patience))
+		if err != nil {
+			return nil, err
 		}
-		st, err := a.Up(ctx, b.Lane, b.Interface, patience)
+		return &st, nil
+	})
+	rpc.Handle(s, agentapi.PostLane, func(ctx context.Context, r *agentapi.SwitchRequest) (*agentapi.Status, error) {
+		st, err := a.Switch(ctx, r.Body.Lane, patience(r.Body.Patience))
 		if err != nil {
 			return nil, err
 		}
@@ -50,19 +53,14 @@ func NewServer(a *Agent, owner uint32, log *slog.Logger) *rpc.Server {
 		return nil, a.Down(ctx)
 	})
 	rpc.HandleStream(s, agentapi.WatchStatus, func(ctx context.Context, _ *struct{}, send func(agentapi.Status) error) error {
-		for {
-			st, changed := a.board.get()
-			if err := send(st); err != nil {
-				return err
-			}
-			select {
-			case <-changed:
-			case <-a.board.ended:
-				return nil
-			case <-ctx.Done():
-				return nil
-			}
-		}
+		return a.Watch(ctx, send)
 	})
 	return s
+}
+
+func patience(seconds int) time.Duration {
+	if seconds == 0 {
+		return defaultPatience
+	}
+	return time.Duration(seconds) * time.Second
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"vpnd/client/profile"
+	"vpnd/pkg/api/client"
 	"vpnd/pkg/api/id"
 	"vpnd/pkg/rpc"
 )
@@ -50,13 +51,15 @@ type Status struct {
 	Since    time.Time `json:"since,omitzero" doc:"when it entered this state"`
 	Blocking bool      `json:"blocking" doc:"what the tunnel does not carry goes nowhere"`
 
-	Lane      profile.Lane   `json:"lane,omitempty" enum:"vpn,tor"`
-	Interface string         `json:"interface,omitempty"`
-	SessionID id.Session     `json:"session_id,omitempty"`
-	Server    string         `json:"server,omitempty" doc:"host and port of the client API"`
-	Endpoint  string         `json:"endpoint,omitempty" doc:"where WireGuard packets are sent"`
-	Addresses []netip.Prefix `json:"addresses,omitempty"`
-	DNS       []netip.Addr   `json:"dns,omitempty"`
+	Lane profile.Lane `json:"lane,omitempty" enum:"vpn,tor"`
+	// LaneState is the server's word, asked for through the tunnel.
+	LaneState *client.LaneState `json:"lane_state,omitempty" doc:"how the lane is at the server; unknown: it did not answer, or is too old to tell; absent: not asked yet"`
+	Interface string            `json:"interface,omitempty"`
+	SessionID id.Session        `json:"session_id,omitempty"`
+	Server    string            `json:"server,omitempty" doc:"host and port of the client API"`
+	Endpoint  string            `json:"endpoint,omitempty" doc:"where WireGuard packets are sent"`
+	Addresses []netip.Prefix    `json:"addresses,omitempty"`
+	DNS       []netip.Addr      `json:"dns,omitempty"`
 
 	LastHandshake *time.Time `json:"last_handshake,omitempty"`
 	RxBytes       uint64     `json:"rx_bytes"`
@@ -68,7 +71,7 @@ type Status struct {
 
 // StatusRequest asks for the status.
 type StatusRequest struct {
-	Check bool `query:"check" doc:"ask the server first whether the session is still there, unless it said so just now"`
+	Check bool `query:"check" doc:"ask the server first whether the session is still there, and how the lane is, unless it said so just now"`
 }
 
 // GetStatus gives the status.
@@ -94,6 +97,22 @@ type UpRequest struct {
 // PostUp brings the tunnel up, or changes its lane.
 var PostUp = rpc.Op[UpRequest, Status]{Info: rpc.Info{
 	ID: "agent.up", Method: "POST", Path: "/v1/up", Access: rpc.Admin, Summary: "Bring the tunnel up, or change its lane",
+	Timeout: 11 * time.Minute,
+}}
+
+// SwitchRequest names the lane to go on in.
+type SwitchRequest struct {
+	Body struct {
+		Lane     profile.Lane `json:"lane" enum:"vpn,tor"`
+		Patience int          `json:"patience,omitempty" minimum:"0" maximum:"600" doc:"seconds to wait; 0: 30"`
+	}
+}
+
+// PostLane changes the lane of a tunnel that there is, and answers when the
+// server has answered in the new one. Until then traffic is blocked. It fails
+// with conflict, reason not_up, when there is no tunnel.
+var PostLane = rpc.Op[SwitchRequest, Status]{Info: rpc.Info{
+	ID: "agent.lane", Method: "POST", Path: "/v1/lane", Access: rpc.Admin, Summary: "Change the tunnel's lane",
 	Timeout: 11 * time.Minute,
 }}
 

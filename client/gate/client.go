@@ -148,6 +148,16 @@ func (c *Client) Heartbeat(ctx context.Context, access secret.Text) (client.Beat
 	return *resp, way, nil
 }
 
+// LaneStates tells how the lanes are. An older server knows no such operation.
+func (c *Client) LaneStates(ctx context.Context, access secret.Text) (client.LaneStates, error) {
+	c.access.Store(&access)
+	resp, _, _, err := call(ctx, c, client.GetLaneStates, nil, true)
+	if err != nil {
+		return client.LaneStates{}, err
+	}
+	return *resp, nil
+}
+
 // Renew trades the refresh token. When it fails, sent tells whether the token
 // may have been spent all the same: it was sent, and no refusal came back.
 func (c *Client) Renew(ctx context.Context, refresh secret.Text) (t client.Tokens, sent bool, err error) {

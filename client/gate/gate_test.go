@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"vpnd/client/gate"
 	"vpnd/client/gate/gatetest"
 	"vpnd/pkg/api/client"
@@ -305,6 +307,28 @@ func TestCallsGoThroughTheTunnelAndAroundADeadOne(t *testing.T) {
 	c.Leave()
 	if _, way, err := c.Heartbeat(t.Context(), access); err != nil || way != gate.Outside {
 		t.Errorf("no tunnel: got %s, %v", way, err)
+	}
+}
+
+func TestAnOldServerDoesNotKnowOfLaneStates(t *testing.T) {
+	want := client.LaneStates{VPN: client.LaneState{State: "up"}, Tor: client.LaneState{State: "maintenance", Reason: "why", Exits: []string{"de"}, Strict: true}}
+	for _, states := range []*client.LaneStates{nil, &want} {
+		c := dial(server(t, gatetest.Config{LaneStates: states}))
+		tokens, err := c.SignIn(t.Context(), alice())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := c.LaneStates(t.Context(), secret.New(tokens.AccessToken))
+		if states == nil {
+			// Without a reason: that is how it differs from a session that is not open.
+			if !errors.Is(err, fault.NotFound) || fault.ReasonOf(err) != "" {
+				t.Errorf("an old server: %+v, %v", got, err)
+			}
+			continue
+		}
+		if d := cmp.Diff(want, got); err != nil || d != "" {
+			t.Errorf("%v, %s", err, d)
+		}
 	}
 }
 

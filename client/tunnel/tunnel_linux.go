@@ -123,6 +123,15 @@ func (t *Tunnel) Connect(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	t.cfg = cfg
+	if t.journal.Routed {
+		// With the last IPv4 address of a lane went the routes into the interface.
+		// The answer to the first handshake must find them: without, reverse path
+		// filtering drops it, and the next try is five seconds away.
+		if err := t.links.ApplyTunnel(ctx, t.routing(cfg.Interface)); err != nil {
+			return err
+		}
+	}
 	peer := cfg.Peer
 	t.speaking = peer.Keepalive == 0
 	if t.speaking {
@@ -131,7 +140,6 @@ func (t *Tunnel) Connect(ctx context.Context, cfg Config) error {
 	if err := t.dev.Upsert(ctx, peer); err != nil {
 		return err
 	}
-	t.cfg = cfg
 	if t.journal.Routed {
 		return t.Route(ctx)
 	}

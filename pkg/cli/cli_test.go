@@ -73,6 +73,11 @@ func TestQuestionsAreAskedAtATerminalOnly(t *testing.T) {
 		{"tor down", "n\n", true, "tor down", 6, "Really block lane tor"},
 		{"tor down agreed", "y\n", true, "tor down", 0, ""},
 		{"lane down in a script", "", false, "lane down tor", 6, "hint: add -y"},
+		{"lane vpn down", "vpn\n", true, "lane down vpn", 0, "cuts what devices have open"},
+		{"lane vpn down not agreed", "y\n", true, "lane down vpn tor", 6, "bring lanes tor and vpn down"},
+		{"new identities for all", "n\n", true, "tor newid --all", 6, "Really give every device"},
+		{"new identity for one", "", false, "tor newid --user alice", 0, ""},
+		{"without bridges", "", false, "tor bridge disable", 6, "hint: add -y"},
 		{"maintenance is no loss", "", false, "tor maintenance", 0, ""},
 		{"suspend is no loss", "", false, "user suspend alice", 0, ""},
 	} {
@@ -86,7 +91,7 @@ func TestQuestionsAreAskedAtATerminalOnly(t *testing.T) {
 			}
 			if tc.status == 6 {
 				w.Do(func(w *fakevpnd.World) {
-					if len(w.Users) != 3 || len(w.Devices) != 4 || len(w.Sessions) != 3 || len(w.Released) != 0 || w.Tor.Wish != tor.WishUp || w.Services[2].State != "ready" {
+					if len(w.Users) != 3 || len(w.Devices) != 4 || len(w.Sessions) != 3 || len(w.Released) != 0 || len(w.TorNet.Circuits) != 3 || w.Lanes[0].State != "up" || w.Tor.Wish != tor.WishUp || w.Services[2].State != "ready" {
 						t.Error("something was changed")
 					}
 				})
@@ -370,6 +375,10 @@ func TestCompletionIsQuickAndSilent(t *testing.T) {
 		{[]string{"wait", "session/c"}, "session/carol/ノート=online\n:4\n"},
 		{[]string{"session", "list", "--user", "b"}, "bob\tsuspended\n:4\n"},
 		{[]string{"completion", "z"}, "zsh\n:4\n"},
+		{[]string{"tor", "circuit", "close", "13", ""}, "12\tBUILT, 2 streams\n14\tLAUNCHED, no streams\n:4\n"},
+		{[]string{"tor", "bridge", "test", "9b1"}, "9b11e0c4d7aa\t192.0.2.8:9001 " + strings.Repeat("B2", 20) + "\n:4\n"},
+		{[]string{"tor", "isolation", "set", ""}, "device\ndestination\n:4\n"},
+		{[]string{"lane", "down", "v"}, "vpn\tup\n:4\n"},
 	} {
 		if r := ask(tc.args...); r.Out != tc.want {
 			t.Errorf("%v: got %q, want %q", tc.args, r.Out, tc.want)

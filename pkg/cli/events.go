@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 type eventsOptions struct {
 	follow     bool
 	kind, user string
+	kinds      []string // only these, when there are any
 	since      since
 }
 
@@ -42,7 +44,7 @@ says how many.`,
 	cmd.Flags().Var(&o.since, "since", "begin then, such as 5m, 36h or 2026-01-31")
 	_ = cmd.RegisterFlagCompletionFunc("user", f.complete(userNames))
 	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(
-		[]string{"session", "user", "device", "auth", "service", "lane", "control"}, cobra.ShellCompDirectiveNoFileComp))
+		[]string{"session", "user", "device", "auth", "service", "lane", "tor", "leak", "control"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -53,13 +55,13 @@ func runEvents(ctx context.Context, f *factory, o *eventsOptions) error {
 	}
 	req := &control.EventsRequest{Type: o.kind, User: o.user, Since: o.since.t, Follow: o.follow}
 	if o.follow {
-		return followEvents(ctx, f, conn, req)
+		return followEvents(ctx, f, conn, req, o.only(eventPrinter(f)))
 	}
 	l := &rpc.List[events.Event]{Items: []events.Event{}}
-	err = control.Events.Follow(ctx, conn, req, func(e events.Event) error {
+	err = control.Events.Follow(ctx, conn, req, o.only(func(e events.Event) error {
 		l.Items = append(l.Items, e)
 		return nil
-	})
+	}))
 	if err != nil && !streamEnded(err) {
 		return err
 	}
@@ -68,6 +70,23 @@ func runEvents(ctx context.Context, f *factory, o *eventsOptions) error {
 	}
 	l.Total = len(l.Items)
 	return printList(f, view.Events(), l)
+}
+
+// only passes on events of the kinds that are wanted; of the others it keeps
+// how many were lost before them.
+func (o *eventsOptions) only(next func(events.Event) error) func(events.Event) error {
+	if len(o.kinds) == 0 {
+		return next
+	}
+	missed := uint64(0)
+	return func(e events.Event) error {
+		missed += e.Missed
+		if kind, _, _ := strings.Cut(e.Type, "."); !slices.Contains(o.kinds, kind) {
+			return nil
+		}
+		e.Missed, missed = missed, 0
+		return next(e)
+	}
 }
 
 // streamEnded tells the end of a stream that was read to its end from a
@@ -79,8 +98,7 @@ func streamEnded(err error) bool {
 
 // followEvents stays on the feed. When vpnd goes away it waits and goes on
 // where it was; events are told once.
-func followEvents(ctx context.Context, f *factory, conn *rpc.Conn, req *control.EventsRequest) error {
-	print := eventPrinter(f)
+func followEvents(ctx context.Context, f *factory, conn *rpc.Conn, req *control.EventsRequest, print func(events.Event) error) error {
 	told := map[id.Event]bool{} // those of the latest time, which a resumed feed repeats
 	var latest time.Time
 	connected, away := false, false

@@ -40,7 +40,10 @@ func newRoot(f *factory, more ...*cobra.Command) *cobra.Command {
 		newNoun("lane", []string{"lanes"}, "The ways out: vpn and tor",
 			newLaneList(f), newLaneGet(f), newLaneUp(f), newLaneDown(f)),
 		newNoun("tor", nil, "Tor, which lane tor goes through",
-			newTorStatus(f), newTorUp(f), newTorDown(f), newTorMaintenance(f), newTorStart(f), newTorStop(f), newTorBootstrap(f)),
+			newTorStatus(f), newTorUp(f), newTorDown(f), newTorMaintenance(f), newTorStart(f), newTorStop(f), newTorBootstrap(f),
+			newTorCheck(f), newTorEvents(f), newTorNewID(f), newTorCircuit(f), newTorStream(f), newTorExit(f),
+			newTorRelay(f), newTorBridge(f), newTorIsolation(f), newTorOnion(f)),
+		newLeakTest(f),
 		newEvents(f),
 		newNoun("audit", nil, "Who changed what", newAuditList(f)),
 		newWait(f),
@@ -51,7 +54,12 @@ func newRoot(f *factory, more ...*cobra.Command) *cobra.Command {
 	root.Long, root.Example = rootLong, rootExample
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return f.begin(cmd) }
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if err := cmd.ValidateFlagGroups(); err != nil { // cobra's own error says nothing of its kind
+			return usageError(cmd, "%s", err)
+		}
+		return f.begin(cmd)
+	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return wrongUsage{error: fault.New(fault.Invalid, "%s", err), cmd: cmd, usage: true}
 	})

@@ -66,30 +66,47 @@ func processTor(f *factory, op rpc.Op[struct{}, tor.Status], wish string, act to
 
 func actOnTor(ctx context.Context, f *factory, o *torActOptions, act torAct) error {
 	if o.dryRun {
-		s, err := getTor(ctx, f)
+		s, err := act.plan(ctx, f)
 		if err != nil {
 			return err
 		}
-		return f.printPlan([]step{{Action: act.verb, Kind: "lane", Name: "tor", Change: act.needed(s), Detail: "is " + inWords(s)}}, nil)
+		return f.printPlan([]step{s}, nil)
 	}
 	if act.question != "" {
 		if err := f.agree(o.consent, question{what: act.question}); err != nil {
 			return err
 		}
 	}
-	s, err := act.do(ctx)
+	last, err := act.run(ctx, f, o.wait)
 	if err != nil {
 		return err
-	}
-	last := *s
-	if act.up && o.wait && last.Lane != "up" {
-		if last, err = waitForTor(ctx, f); err != nil {
-			return err
-		}
 	}
 	if err := printChanged(f, view.Tor(), 1, []tor.Status{last}); err != nil {
 		return err
 	}
+	return act.judge(f, last)
+}
+
+// plan is what would be done.
+func (act torAct) plan(ctx context.Context, f *factory) (step, error) {
+	s, err := getTor(ctx, f)
+	return step{Action: act.verb, Kind: "lane", Name: "tor", Change: act.needed(s), Detail: "is " + inWords(s)}, err
+}
+
+// run does it, and waits for the lane where that is wanted.
+func (act torAct) run(ctx context.Context, f *factory, wait bool) (tor.Status, error) {
+	s, err := act.do(ctx)
+	if err != nil {
+		return tor.Status{}, err
+	}
+	if act.up && wait && s.Lane != "up" {
+		return waitForTor(ctx, f)
+	}
+	return *s, nil
+}
+
+// judge tells what is left to do for the lane to come up.
+func (act torAct) judge(f *factory, last tor.Status) error {
 	if !act.up || last.Lane == "up" {
 		return nil
 	}

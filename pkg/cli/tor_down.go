@@ -22,5 +22,9 @@ tells them why.`,
 }
 
 func runTorDown(ctx context.Context, f *factory, o *torActOptions) error {
-	return actOnTor(ctx, f, o, wishTor(f, o, tor.WishDown, torAct{verb: "down", question: "block lane tor and cut what is open in it"}))
+	return actOnTor(ctx, f, o, torDownAct(f, o))
+}
+
+func torDownAct(f *factory, o *torActOptions) torAct {
+	return wishTor(f, o, tor.WishDown, torAct{verb: "down", question: "block lane tor and cut what is open in it"})
 }

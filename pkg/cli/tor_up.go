@@ -21,5 +21,9 @@ maintenance, 'vpnctl tor status' says why, and it comes up by itself.`,
 }
 
 func runTorUp(ctx context.Context, f *factory, o *torActOptions) error {
-	return actOnTor(ctx, f, o, wishTor(f, o, tor.WishUp, torAct{verb: "up", up: true}))
+	return actOnTor(ctx, f, o, torUpAct(f, o))
+}
+
+func torUpAct(f *factory, o *torActOptions) torAct {
+	return wishTor(f, o, tor.WishUp, torAct{verb: "up", up: true})
 }

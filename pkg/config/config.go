@@ -20,6 +20,7 @@ type Config struct {
 	IPAM     IPAM     `toml:"ipam" json:"ipam"`
 	Lanes    Lanes    `toml:"lanes" json:"lanes"`
 	Tor      Tor      `toml:"tor" json:"tor"`
+	LeakTest LeakTest `toml:"leaktest" json:"leaktest"`
 	Control  Control  `toml:"control" json:"control"`
 	Log      Log      `toml:"log" json:"log"`
 }
@@ -110,10 +111,17 @@ type Tor struct {
 	TransPort   uint16       `toml:"trans_port" json:"trans_port" comment:"TCP, on lane tor's gateway addresses"`
 	DNSPort     uint16       `toml:"dns_port" json:"dns_port" comment:"UDP by tor and TCP by vpnd, on lane tor's gateway addresses"`
 	PagePort    uint16       `toml:"page_port" json:"page_port" comment:"TCP, the maintenance page"`
+	CheckURL    string       `toml:"check_url" json:"check_url" comment:"page that answers with the address it saw, as text or JSON; for 'vpnctl tor check'"`
 	ProbeEvery  Duration     `toml:"probe_every" json:"probe_every" comment:"how often a circuit is built as a test"`
 	VirtualIPv4 netip.Prefix `toml:"virtual_ipv4" json:"virtual_ipv4" comment:"addresses that stand for onion names"`
 	VirtualIPv6 netip.Prefix `toml:"virtual_ipv6" json:"virtual_ipv6"`
 	ExtraTorrc  []string     `toml:"extra_torrc" json:"extra_torrc" comment:"lines added to torrc as they are; ports, folders and the control socket cannot be changed this way"`
+}
+
+// LeakTest is the device of vpnd's own that tries to leak.
+type LeakTest struct {
+	Every Duration `toml:"every" json:"every" comment:"how often it runs by itself; 0 turns that off"`
+	Block bool     `toml:"block" json:"block" comment:"a leak in lane tor takes the lane down until an operator brings it up"`
 }
 
 // Control is the local admin API.
@@ -184,7 +192,7 @@ func Default() Config {
 		},
 		Tor: Tor{
 			Binary: "tor", TransPort: 9040, DNSPort: 9053, PagePort: 9041,
-			ProbeEvery:  Duration(30 * time.Second),
+			CheckURL: "https://check.torproject.org/api/ip", ProbeEvery: Duration(30 * time.Second),
 			VirtualIPv4: netip.MustParsePrefix("10.192.0.0/10"), VirtualIPv6: netip.MustParsePrefix("fd76:706e:640a::/48"),
 		},
 		Control: Control{AdminGroup: "vpnd-admin", ViewGroup: "vpnd-view"},

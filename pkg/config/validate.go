@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -60,6 +61,9 @@ func (c Config) Validate() []fault.Field {
 	p.duration("ipam.quarantine", c.IPAM.Quarantine, 0, 30*24*time.Hour)
 	c.Lanes.validate(&p)
 	c.Tor.validate(&p, c.Lanes)
+	if c.LeakTest.Every != 0 {
+		p.duration("leaktest.every", c.LeakTest.Every, 10*time.Second, 24*time.Hour)
+	}
 	for _, g := range [][2]string{{"control.admin_group", c.Control.AdminGroup}, {"control.view_group", c.Control.ViewGroup}} {
 		if g[1] != "" && !groupName.MatchString(g[1]) {
 			p.add(g[0], "%q is not a group name", g[1])
@@ -193,6 +197,9 @@ func (t Tor) validate(p *problems, l Lanes) {
 			p.add(port.path, "is the same as %s", other)
 		}
 		seen[port.n] = port.path
+	}
+	if u, err := url.Parse(t.CheckURL); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		p.add("tor.check_url", "%q is not an http or https URL", t.CheckURL)
 	}
 	p.duration("tor.probe_every", t.ProbeEvery, time.Second, time.Hour)
 	for _, v := range []struct {

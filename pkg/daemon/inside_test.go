@@ -83,11 +83,12 @@ func TestWhoMayCallWhomIsWhatTheDesignSays(t *testing.T) {
 		"supervisor": {"control"}, "control": nil, "gateway": {"control"},
 		"keys":     {"auth", "control", "gateway"},
 		"auth":     {"control", "gateway", "sessions", "users"},
-		"users":    {"auth", "control", "sessions"},
+		"users":    {"auth", "control", "sessions", "tor"},
 		"ipam":     {"control", "sessions"},
-		"sessions": {"auth", "control", "gateway", "users"},
-		"lanes":    {"control", "sessions", "tor"},
-		"tor":      {"control"},
+		"sessions": {"auth", "control", "gateway", "tor", "users"},
+		"lanes":    {"canary", "control", "sessions", "tor"},
+		"tor":      {"canary", "control", "sessions"},
+		"canary":   {"control"},
 	}
 	for name, callersWanted := range want {
 		got := callers(name)
@@ -160,7 +161,7 @@ func leaves(v reflect.Value, path string, each func(path string, change func()))
 }
 
 func TestAChangeConcernsThoseWhoGoByIt(t *testing.T) {
-	all := []string{"auth", "control", "gateway", "ipam", "keys", "lanes", "sessions", "tor", "users"}
+	all := []string{"auth", "canary", "control", "gateway", "ipam", "keys", "lanes", "sessions", "tor", "users"}
 	// The longest prefix counts.
 	want := map[string][]string{
 		"server":                 {"control", "keys", "sessions"},
@@ -179,9 +180,10 @@ func TestAChangeConcernsThoseWhoGoByIt(t *testing.T) {
 		"lanes.tor.ipv4":         {"ipam", "lanes", "sessions", "tor"},
 		"lanes.tor.ipv6":         {"ipam", "lanes", "sessions", "tor"},
 		"tor":                    {"tor"},
-		"tor.trans_port":         {"lanes", "tor"},
-		"tor.dns_port":           {"lanes", "tor"},
-		"tor.page_port":          {"lanes", "tor"},
+		"tor.trans_port":         {"canary", "lanes", "tor"},
+		"tor.dns_port":           {"canary", "lanes", "tor"},
+		"tor.page_port":          {"canary", "lanes", "tor"},
+		"leaktest":               {"canary"},
 		"control":                {"control"},
 		"log":                    all,
 		"paths.run":              all, // the sockets are there

@@ -7,6 +7,7 @@ import (
 	"vpnd/pkg/sandbox"
 	"vpnd/pkg/service"
 	"vpnd/pkg/services/auth"
+	"vpnd/pkg/services/canary"
 	"vpnd/pkg/services/control"
 	"vpnd/pkg/services/gateway"
 	"vpnd/pkg/services/ipam"
@@ -44,7 +45,7 @@ type entry struct {
 func table() []entry {
 	return []entry{
 		{name: "control", id: 1, define: control.Definition, everyone: true,
-			calls: []string{supervisorName, "keys", "users", "auth", "ipam", "sessions", "lanes", "tor", "gateway"},
+			calls: []string{supervisorName, "keys", "users", "auth", "ipam", "sessions", "lanes", "tor", "canary", "gateway"},
 			reads: func(c config.Config) config.Config { return config.Config{Control: c.Control, Server: c.Server} }},
 		{name: "gateway", id: 2, define: gateway.Definition,
 			calls: []string{"keys", "auth", "sessions"},
@@ -63,7 +64,7 @@ func table() []entry {
 			calls: []string{"sessions", "auth"},
 			reads: func(c config.Config) config.Config { return config.Config{Auth: config.Auth{Argon2: c.Auth.Argon2}} }},
 		{name: "sessions", id: 7, define: sessions.Definition,
-			calls: []string{"users", "auth", "ipam", "lanes"},
+			calls: []string{"users", "auth", "ipam", "lanes", "tor"},
 			reads: func(c config.Config) config.Config {
 				return config.Config{
 					Sessions: c.Sessions, Server: c.Server, Gateway: config.Gateway{Listen: c.Gateway.Listen},
@@ -74,9 +75,14 @@ func table() []entry {
 			reads: func(c config.Config) config.Config {
 				return config.Config{IPAM: c.IPAM, Lanes: config.Lanes{VPN: prefixes(c.Lanes.VPN), Tor: prefixes(c.Lanes.Tor)}}
 			}},
+		{name: "canary", id: 10, define: canary.Definition,
+			calls: []string{"lanes", "tor"},
+			reads: func(c config.Config) config.Config {
+				return config.Config{LeakTest: c.LeakTest, Tor: ports(c.Tor)}
+			}},
 		{name: "tor", id: 9, define: tor.Definition,
 			keeps: sandbox.Policy{Exec: true}, // tor is a process of its own
-			calls: []string{"lanes"},
+			calls: []string{"lanes", "sessions", "users"},
 			reads: func(c config.Config) config.Config {
 				return config.Config{Tor: c.Tor, Lanes: config.Lanes{Tor: prefixes(c.Lanes.Tor)}}
 			},

@@ -1,8 +1,8 @@
 //go:build linux
 
 // Package demo shows vpnd at work: it builds a lab, starts vpnd in it and plays
-// the first day of an operator and two devices, every command typed as a
-// person would type it. It owns the story; it fails when a scene does not end
+// the first day of an operator and three devices in both lanes, every command
+// typed as a person would type it. It owns the story; it fails when a scene does not end
 // as told. One Run at a time.
 package demo
 
@@ -17,6 +17,7 @@ import (
 
 	"vpnd/pkg/lab"
 	"vpnd/pkg/lab/site"
+	"vpnd/pkg/lab/tornet"
 )
 
 // Options say how to play.
@@ -28,12 +29,19 @@ type Options struct {
 	Color   bool
 }
 
+// clients are the laptop and the phone of alice and the tablet of bob.
+const clients = 3
+
+// targets are the page's addresses.
+var targets = [...]netip.Addr{lab.TargetV4, lab.TargetV6}
+
 const password = "correct horse battery staple"
 
 // story is a demo that is being told.
 type story struct {
 	Options
 	*site.Site
+	tor   *tornet.Network
 	ctx   context.Context
 	scene int
 	began time.Time
@@ -42,8 +50,8 @@ type story struct {
 // Run plays the demo. Whatever happens, nothing is left behind unless Keep.
 func Run(ctx context.Context, o Options) (err error) {
 	s := &story{Options: o, ctx: ctx, began: time.Now()}
-	s.title("A server, two clients and an internet, in network namespaces")
-	l, err := lab.New(ctx, lab.Options{Clients: 2, TargetCommand: o.Targets})
+	s.title("A server, three clients and an internet, in network namespaces")
+	l, err := lab.New(ctx, lab.Options{Clients: clients, TargetCommand: o.Targets})
 	if err != nil {
 		return err
 	}
@@ -62,7 +70,14 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	s.topology()
-	for _, scene := range []func() error{s.start, s.firstUser, s.signIn, s.browse, s.look, s.kill, s.suspend} {
+	if err := s.torNetwork(l); err != nil {
+		return err
+	}
+	for _, scene := range []func() error{
+		s.start, s.bootstrap, s.users, s.signIn, s.browse, s.look,
+		s.torLane, s.onion, s.exitCountry, s.newIdentity, s.leakTest, s.maintenance,
+		s.kill, s.suspend,
+	} {
 		if err := scene(); err != nil {
 			return err
 		}
@@ -81,7 +96,7 @@ func (s *story) topology() {
 
 func (s *story) start() error {
 	s.title("The operator starts vpnd")
-	if err := s.WriteConfig(s.Config()); err != nil {
+	if err := s.WriteConfig(s.Config() + site.TorConfig(s.tor)); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -98,25 +113,27 @@ func (s *story) start() error {
 	return nil
 }
 
-func (s *story) firstUser() error {
-	s.title("A user")
-	return s.run(lab.Server, password, "vpnctl", "user", "create", "alice", "--email", "alice@example.test", "--password-stdin")
+func (s *story) users() error {
+	s.title("Two users")
+	for _, name := range []string{"alice", "bob"} {
+		if err := s.run(lab.Server, password, "vpnctl", "user", "create", name, "--email", name+"@example.test", "--password-stdin"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *story) signIn() error {
-	s.title("Two devices sign in and connect")
-	pin, err := s.Vpnctl(s.ctx, "status", "-o", "json").Output()
+	s.title("Three devices sign in and connect")
+	status, err := s.Vpnctl(s.ctx, "status", "-o", "json").Output()
 	if err != nil {
 		return err
 	}
-	p := between(string(pin), `"pin": "`, `"`)
-	if p == "" {
-		p = between(string(pin), `"pin":"`, `"`)
-	}
-	for i, name := range []string{"laptop", "phone"} {
+	pin := between(string(status), `"pin": "`, `"`)
+	url := "https://" + s.Machine(lab.Server).IPv4().String()
+	for i, d := range [clients]struct{ user, name string }{{"alice", "laptop"}, {"alice", "phone"}, {"bob", "tablet"}} {
 		m := lab.Client(i + 1)
-		url := "https://" + s.Machine(lab.Server).IPv4().String()
-		if err := s.run(m, password, "vpn", "login", url, "--pin", p, "--user", "alice", "--password-stdin", "--device", name); err != nil {
+		if err := s.run(m, password, "vpn", "login", url, "--pin", pin, "--user", d.user, "--password-stdin", "--device", d.name); err != nil {
 			return err
 		}
 		if err := s.run(m, "", "vpn", "up"); err != nil {
@@ -129,28 +146,35 @@ func (s *story) signIn() error {
 func (s *story) browse() error {
 	s.title("The internet, through lane vpn")
 	laptop := lab.Client(1)
-	own := s.Machine(lab.Server)
-	for _, page := range []struct{ target, want netip.Addr }{
-		{lab.TargetV4, own.IPv4()}, {lab.TargetV6, own.IPv6()},
-	} {
-		url := "http://" + netip.AddrPortFrom(page.target, 80).String() + "/ip"
-		s.prompt(laptop, "get "+url)
-		seen, err := s.get(laptop, url)
-		if err != nil {
-			return err
-		}
-		s.say("%s", seen)
-		if seen != page.want.String() {
-			return fmt.Errorf("the page saw %s, not the server's %s", seen, page.want)
-		}
+	if err := s.seeServer(laptop); err != nil {
+		return err
 	}
 	s.say("the page sees the server, not the laptop's %s", s.Machine(laptop).IPv4())
-	s.prompt(laptop, "get http://target.test/bytes?n=20000000")
-	body, err := s.get(laptop, "http://target.test/bytes?n=20000000")
+	const url = "http://target.test/bytes?n=20000000"
+	s.prompt(laptop, "get "+url)
+	p, err := s.fetch(laptop, url, "")
 	if err != nil {
 		return err
 	}
-	s.say("%d bytes, found by name through the lane's resolver", len(body))
+	s.say("%d bytes, found by name through the lane's resolver", len(p.body))
+	if len(p.body) != 20_000_000 {
+		return fmt.Errorf("%d bytes came with status %d, not 20000000", len(p.body), p.status)
+	}
+	return nil
+}
+
+// seeServer fetches a page of both families and wants it to see the server.
+func (s *story) seeServer(machine string) error {
+	own := s.Machine(lab.Server)
+	for i, target := range targets {
+		seen, err := s.seenBy(machine, target)
+		if err != nil {
+			return err
+		}
+		if want := []netip.Addr{own.IPv4(), own.IPv6()}[i].String(); seen != want {
+			return fmt.Errorf("the page saw %s, not the server's %s", seen, want)
+		}
+	}
 	return nil
 }
 
@@ -213,7 +237,7 @@ func (s *story) suspend() error {
 func (s *story) cleanUp(ctx context.Context, l *lab.Lab) error {
 	s.title("Everything is removed")
 	if s.Site != nil {
-		for i := range 2 {
+		for i := range clients {
 			_ = s.Vpn(ctx, lab.Client(i+1), "down").Run() // the lab ends it anyway
 		}
 	}
@@ -233,10 +257,14 @@ func (s *story) keepHint() {
 		{"vpnctl lab exec " + id + " server -- vpnctl user activate alice", "let alice in again"},
 		{"vpnctl lab exec " + id + " client1 -- vpn up", "connect the laptop"},
 		{"vpnctl lab exec " + id + " client1 -- vpn status", "the user's view"},
+		{"vpnctl lab exec " + id + " client1 -- vpn lane tor", "go on through Tor"},
+		{"vpnctl lab exec " + id + " client1 -- curl http://" + lab.TargetV4.String() + "/ip", "whom a page sees"},
+		{"vpnctl lab exec " + id + " server -- vpnctl tor circuit list", "the relays on the way"},
+		{"vpnctl lab exec " + id + " server -- vpnctl tor newid --user alice", "other relays from now on"},
 		{"vpnctl lab exec " + id + " client1", "a shell on the laptop"},
 		{"vpnctl lab down " + id, "remove everything"},
 	} {
-		s.say("  %s/%-58s # %s", s.Bin, c[0], c[1])
+		s.say("  %s/%-62s # %s", s.Bin, c[0], c[1])
 	}
 }
 

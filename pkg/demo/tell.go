@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -54,8 +55,9 @@ func (s *story) run(machine, stdin, program string, args ...string) error {
 		cmd.Stdin = strings.NewReader(stdin + "\n")
 	}
 	out, err := s.onTerminal(cmd)
+	out = strings.ReplaceAll(out, "\r\x1b[2K", "\n") // what overwrote a line has one of its own
 	for line := range strings.Lines(out) {
-		fmt.Fprintf(s.Out, "  %s\n", strings.TrimRight(line, "\r\n"))
+		fmt.Fprintf(s.Out, "  %s\n", strings.TrimRight(line, " \r\n"))
 	}
 	fmt.Fprintln(s.Out)
 	if err != nil {
@@ -96,23 +98,46 @@ func (s *story) onTerminal(cmd *lab.Cmd) (string, error) {
 	}
 }
 
-// get fetches a page on a machine.
-func (s *story) get(machine, url string) (string, error) {
-	ctx, cancel := context.WithTimeout(s.ctx, 15*time.Second)
+// page is the answer to a request.
+type page struct {
+	status int
+	body   string
+}
+
+// fetch fetches a page on a machine; host, unless empty, is the name that the
+// address in the URL was found by.
+func (s *story) fetch(machine, url, host string) (page, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, 20*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return "", err
+		return page{}, err
 	}
+	req.Host = host
 	c := s.Machine(machine).HTTPClient()
 	defer c.CloseIdleConnections()
 	res, err := c.Do(req)
 	if err != nil {
-		return "", err
+		return page{}, err
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
-	return strings.TrimSpace(string(body)), err
+	return page{res.StatusCode, strings.TrimSpace(string(body))}, err
+}
+
+// seenBy asks the page at an address whom it sees.
+func (s *story) seenBy(machine string, target netip.Addr) (string, error) {
+	url := "http://" + netip.AddrPortFrom(target, 80).String() + "/ip"
+	s.prompt(machine, "get "+url)
+	p, err := s.fetch(machine, url, "")
+	if err != nil {
+		return "", err
+	}
+	if p.status != http.StatusOK {
+		return "", fmt.Errorf("%s answered %d: %s", url, p.status, p.body)
+	}
+	s.say("%s", p.body)
+	return p.body, nil
 }
 
 func (s *story) ping(machine string) (*lab.Pinger, error) {

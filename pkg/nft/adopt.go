@@ -19,11 +19,11 @@ func (f *Firewall) Adopt(ctx context.Context, s State) (held bool, err error) {
 	defer f.mu.Unlock()
 	defer f.hangUpAfter(&err)
 	last, verified := f.want, f.verified
-	f.want, f.verified = &s, 0
+	f.want, f.verified, f.foundAt = &s, 0, 0
 	drift, err := f.check(ctx)
 	if err == nil && drift.OK() {
 		return true, nil
 	}
-	f.want, f.verified = last, verified
+	f.want, f.verified, f.foundAt = last, verified, 0
 	return false, err
 }

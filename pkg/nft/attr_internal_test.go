@@ -17,10 +17,12 @@ import (
 func fuzzConfig() Config {
 	return Config{
 		VPN: Lane{"wg0", netip.MustParsePrefix("10.0.0.0/16"), netip.MustParsePrefix("fd01::/64"),
-			netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd01::1")},
+			netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd01::1"),
+			netip.MustParseAddr("10.0.0.9"), netip.MustParseAddr("fd01::9")},
 		Tor: Lane{"wg1", netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd02::/64"),
-			netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("fd02::1")},
-		ControlPort: 1,
+			netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("fd02::1"),
+			netip.MustParseAddr("10.1.0.9"), netip.MustParseAddr("fd02::9")},
+		ControlPort: 1, TransPort: 2, DNSPort: 3, PagePort: 4,
 	}.withDefaults()
 }
 
@@ -45,7 +47,7 @@ func encode(t testing.TB, rule exprs) []byte {
 // Whoever may change rules may write anything into them: nothing crashes, and
 // what does not parse is never taken for ours.
 func FuzzKernelRule(f *testing.F) {
-	want := slicesOf(fuzzConfig().ruleset(State{VPN: VPNUp}))
+	want := allRules()
 	for _, r := range want {
 		f.Add(encode(f, r.exprs), userdata.AppendString(nil, userdata.TypeComment, r.comment))
 	}
@@ -61,16 +63,20 @@ func FuzzKernelRule(f *testing.F) {
 	})
 }
 
-func slicesOf(chains map[string]rules) rules {
+// allRules gives the content of all chains of both tables.
+func allRules() rules {
 	var all rules
-	for _, spec := range chainSpecs() {
-		all = append(all, chains[spec.name]...)
+	for _, table := range fuzzConfig().tables() {
+		chains := table.rules(State{VPN: VPNUp, Tor: TorUp})
+		for _, spec := range table.chains {
+			all = append(all, chains[spec.name]...)
+		}
 	}
 	return all
 }
 
 func TestSameRuleTellsAllRulesApart(t *testing.T) {
-	all := slicesOf(fuzzConfig().ruleset(State{VPN: VPNUp}))
+	all := allRules()
 	for _, a := range all {
 		for _, b := range all {
 			encoded := encode(t, b.exprs)
@@ -86,15 +92,17 @@ func TestSameRuleTellsAllRulesApart(t *testing.T) {
 }
 
 func TestEveryChainIsDescribedAndFilled(t *testing.T) {
-	chains := fuzzConfig().ruleset(State{})
-	for _, spec := range chainSpecs() {
-		if len(chains[spec.name]) == 0 {
-			t.Errorf("chain %s has no rules", spec.name)
+	for _, table := range fuzzConfig().tables() {
+		chains := table.rules(State{Tor: TorUp})
+		for _, spec := range table.chains {
+			if len(chains[spec.name]) == 0 {
+				t.Errorf("chain %s has no rules", spec.name)
+			}
+			delete(chains, spec.name)
 		}
-		delete(chains, spec.name)
-	}
-	for name := range chains {
-		t.Errorf("chain %s is nowhere described", name)
+		for name := range chains {
+			t.Errorf("chain %s is nowhere described", name)
+		}
 	}
 }
 

@@ -6,15 +6,72 @@ import (
 	"context"
 	"testing"
 
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+
 	"vpnd/pkg/nft"
 )
 
-// BenchmarkApply is one batch with all rules.
-func BenchmarkApply(b *testing.B) {
+// BenchmarkRepair finds a rule missing and sends all rules anew, and waits until
+// packets on their way are gone. It includes the damage.
+func BenchmarkRepair(b *testing.B) {
 	w := newWorld(b, testConfig())
 	apply(b, w, up)
 	for b.Loop() {
+		stranger(b, w, func(c *nftables.Conn, table *nftables.Table) {
+			c.FlushChain(&nftables.Chain{Name: "c_forward", Table: table})
+		})
 		apply(b, w, up)
+	}
+}
+
+// BenchmarkSwap is one change of lane tor's state, from blocked to up or back.
+func BenchmarkSwap(b *testing.B) {
+	w := newWorld(b, torConfig())
+	states := []nft.State{torUp, torBlocked}
+	apply(b, w, states[1])
+	n := 0
+	for b.Loop() {
+		apply(b, w, states[n%2])
+		n++
+	}
+}
+
+// BenchmarkSwapWatched is the same while somebody listens, so that the kernel has
+// to tell of every rule.
+func BenchmarkSwapWatched(b *testing.B) {
+	w := newWorld(b, torConfig())
+	ctx, cancel := context.WithCancel(b.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = nft.Watch(ctx, w.server.Fd(), func() {}) }()
+	b.Cleanup(func() { cancel(); <-ended })
+	states := []nft.State{torUp, torBlocked}
+	apply(b, w, states[1])
+	n := 0
+	for b.Loop() {
+		apply(b, w, states[n%2])
+		n++
+	}
+}
+
+// BenchmarkSwapFloor is the least that a change of rules can be: one batch that
+// empties a chain and adds a handful of rules, by an open connection.
+func BenchmarkSwapFloor(b *testing.B) {
+	w := newWorld(b, torConfig())
+	apply(b, w, torUp)
+	var c *nftables.Conn
+	c, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(w.server.Fd()))
+	must(b, err)
+	defer func() { _ = c.CloseLasting() }()
+	table := c.AddTable(&nftables.Table{Name: "floor", Family: nftables.TableFamilyINet})
+	chain := c.AddChain(&nftables.Chain{Name: "rules", Table: table})
+	must(b, c.Flush())
+	for b.Loop() {
+		c.FlushChain(chain)
+		for range 5 {
+			c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(ifnameIs(expr.MetaKeyIIFNAME, "wg1"), &expr.Verdict{Kind: expr.VerdictDrop})})
+		}
+		must(b, c.Flush())
 	}
 }
 

@@ -54,8 +54,11 @@ func (f *Firewall) check(ctx context.Context) (Drift, error) {
 		if err != nil {
 			return Drift{}, err
 		}
-		if before == f.verified {
+		switch before {
+		case f.verified:
 			return Drift{}, nil
+		case f.foundAt:
+			return f.found, nil
 		}
 		if drift, err = f.compare(ctx); err != nil {
 			return Drift{}, err
@@ -66,7 +69,9 @@ func (f *Firewall) check(ctx context.Context) (Drift, error) {
 		}
 		if after == before {
 			if drift.OK() {
-				f.verified = after
+				f.verified, f.foundAt = after, 0
+			} else {
+				f.found, f.foundAt = drift, after
 			}
 			break
 		}
@@ -74,42 +79,48 @@ func (f *Firewall) check(ctx context.Context) (Drift, error) {
 	return drift, nil
 }
 
-// compare reads the table and says what is wrong with it.
+// compare reads the tables and says what is wrong with them.
 func (f *Firewall) compare(ctx context.Context) (Drift, error) {
 	var d Drift
+	for _, want := range f.cfg.tables() {
+		if err := f.compareTable(ctx, want, &d); err != nil {
+			return d, err
+		}
+	}
+	return d, nil
+}
+
+func (f *Firewall) compareTable(ctx context.Context, t tableSpec, d *Drift) error {
 	problem := func(format string, args ...any) { d.Problems = append(d.Problems, fmt.Sprintf(format, args...)) }
 
 	conn, err := f.conn(ctx)
 	if err != nil {
-		return d, err
+		return err
 	}
-	table, err := conn.ListTableOfFamily(f.cfg.Table, nftables.TableFamilyINet)
+	table, err := conn.ListTableOfFamily(t.name, nftables.TableFamilyINet)
 	if errors.Is(err, unix.ENOENT) {
 		f.hangUp()
-		problem("table inet %s is missing", f.cfg.Table)
-		return d, nil
+		problem("table inet %s is missing", t.name)
+		return nil
 	}
 	if err != nil {
-		return d, explain(fmt.Errorf("read table inet %s: %w", f.cfg.Table, err))
+		return explain(fmt.Errorf("read table inet %s: %w", t.name, err))
 	}
 	if table.Flags != 0 {
-		problem("table inet %s has a flag set, such as dormant", f.cfg.Table)
+		problem("table inet %s has a flag set, such as dormant", t.name)
 	}
 
 	chains, err := f.chains(conn)
 	if err != nil {
-		return d, err
+		return err
 	}
-	have := make(map[string]*nftables.Chain, len(chains))
-	for _, c := range chains {
-		have[c.Name] = c
-	}
-	rules, err := f.rulesInKernel(ctx)
+	have := t.own(chains)
+	got, err := f.rulesInKernel(ctx, t.name)
 	if err != nil {
-		return d, err
+		return err
 	}
-	want := f.cfg.ruleset(*f.want)
-	for _, spec := range chainSpecs() {
+	want := t.rules(*f.want)
+	for _, spec := range t.chains {
 		c := have[spec.name]
 		delete(have, spec.name)
 		if c == nil {
@@ -119,12 +130,12 @@ func (f *Firewall) compare(ctx context.Context) (Drift, error) {
 		if !spec.sameHook(c) {
 			problem("chain %s is at another hook or priority", spec.name)
 		}
-		if c.Policy == nil || *c.Policy != spec.policy {
+		if spec.base() && (c.Policy == nil || *c.Policy != spec.policy) {
 			problem("chain %s has another policy", spec.name)
 		}
-		what, err := compareRules(want[spec.name], rules[spec.name])
+		what, err := compareRules(want[spec.name], got[spec.name])
 		if err != nil {
-			return d, err
+			return err
 		}
 		if what != "" {
 			problem("chain %s: %s", spec.name, what)
@@ -133,7 +144,7 @@ func (f *Firewall) compare(ctx context.Context) (Drift, error) {
 	for _, name := range slices.Sorted(maps.Keys(have)) {
 		problem("chain %s is not ours", name)
 	}
-	return d, nil
+	return nil
 }
 
 // compareRules says where the first difference is, or "".

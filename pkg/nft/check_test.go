@@ -363,7 +363,8 @@ func TestTwoTablesLiveSideBySide(t *testing.T) {
 	cfg.VPN.Interface, cfg.Tor.Interface = "wg2", "wg3"
 	other, err := nft.New(cfg)
 	must(t, err)
-	must(t, other.Apply(context.Background(), down))
+	_, err = other.Apply(context.Background(), down)
+	must(t, err)
 	if d := check(t, w); !d.OK() {
 		t.Error(d)
 	}
@@ -381,7 +382,7 @@ func TestManyCallersAtOnce(t *testing.T) {
 		all.Go(func() {
 			for n := range 10 {
 				ctx := context.Background()
-				if err := w.fw.Apply(ctx, nft.State{VPN: nft.VPNState((i + n) % 2)}); err != nil {
+				if _, err := w.fw.Apply(ctx, nft.State{VPN: nft.VPNState((i + n) % 2)}); err != nil {
 					t.Error(err)
 				}
 				if d, err := w.fw.Check(ctx); err != nil || !d.OK() {
@@ -409,7 +410,8 @@ func TestWithoutTheCapabilityTheErrorSaysSo(t *testing.T) {
 		if err := unix.Capset(&header, &none[0]); err != nil {
 			return err
 		}
-		return fw.Apply(context.Background(), down)
+		_, err := fw.Apply(context.Background(), down)
+		return err
 	})
 	if !errors.Is(err, fault.Denied) {
 		t.Fatalf("got %v, want %s", err, fault.Denied)
@@ -423,7 +425,7 @@ func TestCancelledContextChangesNothing(t *testing.T) {
 	w := newWorld(t, testConfig())
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := w.fw.Apply(ctx, up); !errors.Is(err, context.Canceled) {
+	if _, err := w.fw.Apply(ctx, up); !errors.Is(err, context.Canceled) {
 		t.Errorf("Apply: %v", err)
 	}
 	if left := dump(t, w, "vpnd"); len(left) != 0 {

@@ -22,6 +22,10 @@ type Lane struct {
 	Interface          string       // such as wg0; at most 15 bytes
 	Prefix4, Prefix6   netip.Prefix // where device addresses come from
 	Gateway4, Gateway6 netip.Addr   // the server's own address, inside the prefix
+
+	// Canary4 and Canary6 are the addresses of the device whose packets are counted,
+	// inside the prefix. Without them (all zero, in both lanes) nothing is.
+	Canary4, Canary6 netip.Addr
 }
 
 // Config is what the rules are made from. It does not change while a Firewall
@@ -98,6 +102,9 @@ func (c Config) Validate() error {
 	if c.ControlPort == 0 {
 		bad("control_port", "is missing")
 	}
+	if c.VPN.hasCanary() != c.Tor.hasCanary() {
+		bad("canary", "has addresses in one lane only")
+	}
 	c.validateTorPorts(bad)
 	if slices.Contains(c.BlockedPorts, 0) {
 		bad("blocked_ports", "0 is not a port")
@@ -158,7 +165,12 @@ func (l Lane) validate(path string, bad func(path, format string, args ...any)) 
 	}
 	family("4", l.Prefix4, l.Gateway4, true)
 	family("6", l.Prefix6, l.Gateway6, false)
+	if l.hasCanary() && (!l.Prefix4.Contains(l.Canary4) || !l.Prefix6.Contains(l.Canary6)) {
+		bad(path+".canary", "%s and %s are not inside the prefixes", l.Canary4, l.Canary6)
+	}
 }
+
+func (l Lane) hasCanary() bool { return l.Canary4.IsValid() || l.Canary6.IsValid() }
 
 // withDefaults returns a copy that shares nothing with c and has every default
 // filled in.

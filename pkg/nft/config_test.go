@@ -35,7 +35,7 @@ func TestValidateNamesEveryProblem(t *testing.T) {
 		got = append(got, f.Path)
 	}
 	want := []string{
-		"table", "vpn.interface", "vpn.prefix4", "vpn.gateway6", "tor.interface", "tor.prefix4", "tor.gateway6",
+		"table", "vpn.interface", "vpn.prefix4", "vpn.gateway6", "tor.interface", "tor.prefix4", "tor.gateway6", "tor.canary",
 		"tor.prefix6", "control_port", "blocked_ports", "blocked_destinations[1]",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -47,7 +47,7 @@ func TestUnknownStatesAreRefused(t *testing.T) {
 	fw, err := nft.New(testConfig())
 	must(t, err)
 	for _, s := range []nft.State{{VPN: 2}, {Tor: nft.TorMaintenance}, {Tor: nft.TorUp}, {Tor: 3}} {
-		if err := fw.Apply(t.Context(), s); !errors.Is(err, fault.Invalid) {
+		if _, err := fw.Apply(t.Context(), s); !errors.Is(err, fault.Invalid) {
 			t.Errorf("%s: got %v, want %s", s, err, fault.Invalid)
 		}
 	}

@@ -49,22 +49,34 @@ func (f *Firewall) Counters(ctx context.Context) (_ map[Reason]Counter, err erro
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	defer f.hangUpAfter(&err)
+	all, err := f.counters(ctx, f.cfg.Table)
+	if err != nil {
+		return nil, err
+	}
+	counters := make(map[Reason]Counter, len(all))
+	for name, c := range all {
+		counters[Reason(name)] = c
+	}
+	return counters, nil
+}
+
+func (f *Firewall) counters(ctx context.Context, name string) (map[string]Counter, error) {
 	conn, err := f.conn(ctx)
 	if err != nil {
 		return nil, err
 	}
-	objs, err := conn.GetNamedObjects(f.table())
+	objs, err := conn.GetNamedObjects(table(name))
 	if err != nil {
-		return nil, explain(fmt.Errorf("read firewall counters: %w", err))
+		return nil, explain(fmt.Errorf("read counters of table inet %s: %w", name, err))
 	}
-	counters := make(map[Reason]Counter, len(objs))
+	counters := make(map[string]Counter, len(objs))
 	for _, o := range objs {
 		named, ok := o.(*nftables.NamedObj)
 		if !ok {
 			continue
 		}
 		if c, ok := named.Obj.(*expr.Counter); ok {
-			counters[Reason(named.Name)] = Counter{Packets: c.Packets, Bytes: c.Bytes}
+			counters[named.Name] = Counter{Packets: c.Packets, Bytes: c.Bytes}
 		}
 	}
 	return counters, nil

@@ -1,10 +1,12 @@
-// Package nft owns the one nftables table of vpnd, `inet vpnd`: what devices in
-// the two lanes may reach, the address translation of lane vpn, and the
-// redirection of lane tor to ports of this host. A State is
-// what should hold; Apply makes it so in one netlink batch, Check tells whether
-// the kernel still has it, Remove takes the table away.
+// Package nft owns the two nftables tables of vpnd. `inet vpnd` decides: what
+// devices in the two lanes may reach, the address translation of lane vpn, and the
+// redirection of lane tor to ports of this host. `inet vpnd_canary` counts what of
+// the leak test's device was let through all the same. A State is what should
+// hold; Apply makes it so in one netlink batch, Check tells whether the kernel
+// still has it, Watch when to check, Canary reads the counters, Remove takes the
+// tables away.
 //
-// Nothing outside the table is ever read for a decision, changed or flushed.
+// Nothing outside the tables is ever read for a decision, changed or flushed.
 // Interfaces, addresses, routes and forwarding sysctls belong to others; who
 // decides on the state and when to check is the caller's affair.
 //

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -121,7 +122,7 @@ func (f *Firewall) generation(ctx context.Context) (generation, error) {
 	return 0, errors.New("read ruleset generation: the kernel gave none")
 }
 
-// chains lists what is in our table, also what is not ours.
+// chains lists what is in our tables, also what is not ours.
 func (f *Firewall) chains(conn *nftables.Conn) ([]*nftables.Chain, error) {
 	all, err := conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
 	if err != nil {
@@ -129,34 +130,17 @@ func (f *Firewall) chains(conn *nftables.Conn) ([]*nftables.Chain, error) {
 	}
 	var ours []*nftables.Chain
 	for _, c := range all {
-		if c.Table != nil && c.Table.Name == f.cfg.Table {
+		if c.Table != nil && slices.Contains(f.cfg.tableNames(), c.Table.Name) {
 			ours = append(ours, c)
 		}
 	}
 	return ours, nil
 }
 
-// alien tells whether chains hold something that adding ours cannot put right:
-// a chain that is not ours, or one of ours at another hook.
-func alien(chains []*nftables.Chain) bool {
-	for _, c := range chains {
-		if spec, ok := specOf(c.Name); !ok || !spec.sameHook(c) {
-			return true
-		}
-	}
-	return false
-}
-
-func specOf(name string) (chainSpec, bool) {
-	for _, spec := range chainSpecs() {
-		if spec.name == name {
-			return spec, true
-		}
-	}
-	return chainSpec{}, false
-}
-
 func (c chainSpec) sameHook(got *nftables.Chain) bool {
+	if !c.base() {
+		return got.Hooknum == nil
+	}
 	return got.Hooknum != nil && *got.Hooknum == c.hook &&
 		got.Priority != nil && *got.Priority == c.priority && got.Type == c.kind
 }
@@ -167,19 +151,19 @@ type kernelRule struct {
 	exprs   []byte // the netlink attributes of the expressions, as they came
 }
 
-// rulesInKernel reads the rules of all chains of our table in one dump.
-func (f *Firewall) rulesInKernel(ctx context.Context) (map[string][]kernelRule, error) {
+// rulesInKernel reads the rules of all chains of a table in one dump.
+func (f *Firewall) rulesInKernel(ctx context.Context, table string) (map[string][]kernelRule, error) {
 	msgs, err := f.ask(ctx, unix.NFT_MSG_GETRULE, netlink.Dump, []netlink.Attribute{
-		{Type: unix.NFTA_RULE_TABLE, Data: append([]byte(f.cfg.Table), 0)},
+		{Type: unix.NFTA_RULE_TABLE, Data: append([]byte(table), 0)},
 	})
 	if err != nil {
-		return nil, explain(fmt.Errorf("read rules of table inet %s: %w", f.cfg.Table, err))
+		return nil, explain(fmt.Errorf("read rules of table inet %s: %w", table, err))
 	}
 	chains := make(map[string][]kernelRule)
 	for _, m := range msgs {
 		attrs, err := attributes(m)
 		if err != nil {
-			return nil, fmt.Errorf("read rules of table inet %s: %w", f.cfg.Table, err)
+			return nil, fmt.Errorf("read rules of table inet %s: %w", table, err)
 		}
 		var chain string
 		var r kernelRule

@@ -137,6 +137,11 @@ func count(r Reason) exprs {
 func accept() exprs { return exprs{&expr.Verdict{Kind: expr.VerdictAccept}} }
 func drop() exprs   { return exprs{&expr.Verdict{Kind: expr.VerdictDrop}} }
 
+// jump goes on in another chain and comes back at its end.
+func jump(chain string) exprs {
+	return exprs{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}}
+}
+
 // rejectTCP answers with a reset; the rule must have matched TCP before.
 func rejectTCP() exprs { return exprs{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}} }
 

@@ -21,7 +21,8 @@ var (
 
 func apply(t testing.TB, w *world, s nft.State) {
 	t.Helper()
-	must(t, w.fw.Apply(context.Background(), s))
+	_, err := w.fw.Apply(context.Background(), s)
+	must(t, err)
 }
 
 func count(t testing.TB, w *world, r nft.Reason) uint64 {

@@ -21,6 +21,12 @@ const (
 	chainOutput  = "c_output"
 	chainSrcnat  = "c_srcnat"
 	chainEgress  = "c_egress"
+
+	// Chains that the ones above jump to: all that depends on the state of lane tor,
+	// so that a change of state is a change of a few rules.
+	chainTorDstnat = "c_tor_dstnat"
+	chainTorInput  = "c_tor_input"
+	chainTorOutput = "c_tor_output"
 )
 
 // egressPriority comes after source translation (100), so that the chain sees
@@ -31,7 +37,8 @@ const egressPriority nftables.ChainPriority = 150
 // sees what is redirected and what is not.
 const gatePriority nftables.ChainPriority = -90
 
-// chainSpec is one base chain as it must be in the kernel.
+// chainSpec is one chain as it must be in the kernel: a base chain, or one to jump
+// to, of which everything but the name is zero.
 type chainSpec struct {
 	name     string
 	kind     nftables.ChainType
@@ -40,7 +47,10 @@ type chainSpec struct {
 	policy   nftables.ChainPolicy
 }
 
-// chainSpecs lists the base chains. The three that decide what is let through
+// base tells whether the kernel calls the chain by itself.
+func (c chainSpec) base() bool { return c.kind != "" }
+
+// chainSpecs lists the chains, those to jump to first. The three base chains that decide what is let through
 // fail closed. The others only ever take away from lane traffic or
 // translate it, with rules that say so; a drop policy would add nothing but
 // the risk of cutting the host off.
@@ -51,6 +61,7 @@ func chainSpecs() []chainSpec {
 		closed = nftables.ChainPolicyDrop
 	)
 	return []chainSpec{
+		{name: chainTorDstnat}, {name: chainTorInput}, {name: chainTorOutput},
 		{chainPre, filter, *nftables.ChainHookPrerouting, *nftables.ChainPriorityRaw, open},
 		{chainDstnat, nftables.ChainTypeNAT, *nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest, open},
 		{chainGate, filter, *nftables.ChainHookPrerouting, gatePriority, open},
@@ -95,13 +106,17 @@ func (r *rules) refuse(comment string, why Reason, match ...exprs) {
 func (c Config) ruleset(s State) map[string]rules {
 	return map[string]rules{
 		chainPre:     c.preRules(),
-		chainDstnat:  c.dstnatRules(s),
+		chainDstnat:  c.dstnatRules(),
 		chainGate:    c.gateRules(),
-		chainInput:   c.inputRules(s),
+		chainInput:   c.inputRules(),
 		chainForward: c.forwardRules(s),
-		chainOutput:  c.outputRules(s),
+		chainOutput:  c.outputRules(),
 		chainSrcnat:  c.srcnatRules(),
 		chainEgress:  c.egressRules(),
+
+		chainTorDstnat: c.torDstnatRules(s.Tor),
+		chainTorInput:  c.torInputRules(s.Tor),
+		chainTorOutput: c.torOutputRules(s.Tor),
 	}
 }
 
@@ -134,7 +149,7 @@ func (c Config) preRules() rules {
 // gateway address, devices of lane tor the ports they are redirected to in the
 // state, and nothing else of the host. Nobody reaches a gateway address from
 // outside its lane.
-func (c Config) inputRules(s State) rules {
+func (c Config) inputRules() rules {
 	var r rules
 	r.add("local processes", iif("lo"), accept())
 	outside := slices.Concat(notIif(c.VPN.Interface), notIif(c.Tor.Interface))
@@ -143,7 +158,7 @@ func (c Config) inputRules(s State) rules {
 		r.add("gateway address from outside", outside, daddr(host(l.Gateway6), expr.CmpOpEq), count(OutsideGateway), drop())
 	}
 	r.add("other interfaces", outside, accept())
-	c.torInput(&r, s)
+	c.torInput(&r)
 	for _, l := range c.lanes() {
 		gateway4 := slices.Concat(iif(l.Interface), daddr(host(l.Gateway4), expr.CmpOpEq))
 		gateway6 := slices.Concat(iif(l.Interface), daddr(host(l.Gateway6), expr.CmpOpEq))
@@ -160,10 +175,10 @@ func (c Config) inputRules(s State) rules {
 
 // outputRules keep the host from opening connections to devices. What it says
 // to them is an answer, or an ICMP error about a packet of theirs.
-func (c Config) outputRules(s State) rules {
+func (c Config) outputRules() rules {
 	var r rules
 	r.add("other interfaces", notOif(c.VPN.Interface), notOif(c.Tor.Interface), accept())
-	c.torOutput(&r, s)
+	c.torOutput(&r)
 	r.add("answers to devices", ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept())
 	for _, t := range icmp4Errors() {
 		r.add("icmp errors", icmpType(unix.IPPROTO_ICMP, t), accept())

@@ -44,24 +44,32 @@ func (c Config) redirects() bool { return c.TransPort != 0 && c.DNSPort != 0 && 
 // dstnatRules redirect what devices of lane tor send to the ports of the state.
 // The kernel asks them for the first packet of a flow only: they open a state
 // and never close one, which is what c_input and c_output are for.
-func (c Config) dstnatRules(s State) rules {
-	tor := c.Tor
+func (c Config) dstnatRules() rules {
 	var r rules
-	r.add("other interfaces", notIif(tor.Interface), accept())
-	gateways := []exprs{daddr(host(tor.Gateway4), expr.CmpOpEq), daddr(host(tor.Gateway6), expr.CmpOpEq)}
-	for _, gw := range gateways {
+	r.add("other interfaces", notIif(c.Tor.Interface), accept())
+	for _, gw := range c.torGateways() {
 		r.add("control port", gw, tcpDport(c.ControlPort), accept())
 	}
+	r.add("lane tor by state", jump(chainTorDstnat))
+	return r
+}
+
+func (c Config) torGateways() []exprs {
+	return []exprs{daddr(host(c.Tor.Gateway4), expr.CmpOpEq), daddr(host(c.Tor.Gateway6), expr.CmpOpEq)}
+}
+
+func (c Config) torDstnatRules(s TorState) rules {
+	var r rules
 	if !c.redirects() {
 		return r
 	}
 	tcp := func(port uint16) exprs { return localPort{unix.IPPROTO_TCP, port}.dest() }
 	own := func() {
-		for _, gw := range gateways {
+		for _, gw := range c.torGateways() {
 			r.add("tcp to the gateway itself", gw, l4proto(unix.IPPROTO_TCP), accept())
 		}
 	}
-	switch s.Tor {
+	switch s {
 	case TorUp:
 		r.add("dns (udp)", localPort{unix.IPPROTO_UDP, portDNS}.dest(), redirect(c.DNSPort))
 		r.add("dns (tcp)", tcp(portDNS), redirect(c.DNSPort))
@@ -91,22 +99,36 @@ func (c Config) gateRules() rules {
 // torInput belongs in c_input above every look at connection tracking's state:
 // an open flow of another state has an established one, and its packets are
 // addressed to the gateway by now.
-func (c Config) torInput(r *rules, s State) {
+func (c Config) torInput(r *rules) {
 	in := slices.Concat(iif(c.Tor.Interface), ctDNAT())
-	for _, p := range c.torPorts(s.Tor) {
-		r.add("lane tor "+s.Tor.String(), in, p.dest(), accept())
-	}
+	r.add("lane tor by state", in, jump(chainTorInput))
 	r.refuse("lane tor, not in this state", TorRefused, in)
+}
+
+// torInputRules see redirected packets of lane tor only.
+func (c Config) torInputRules(s TorState) rules {
+	var r rules
+	for _, p := range c.torPorts(s) {
+		r.add("lane tor "+s.String(), p.dest(), accept())
+	}
+	return r
+}
+
+// torOutputRules see packets of redirected flows to lane tor only.
+func (c Config) torOutputRules(s TorState) rules {
+	var r rules
+	for _, p := range c.torPorts(s) {
+		r.add("lane tor "+s.String(), p.source(), accept())
+	}
+	return r
 }
 
 // torOutput belongs in c_output above the rule for answers. What the ports of
 // another state still have to say is dropped, except for resets: they are how
 // a device learns that c_input or c_gate refused its packet, and carry nothing.
-func (c Config) torOutput(r *rules, s State) {
+func (c Config) torOutput(r *rules) {
 	out := oif(c.Tor.Interface)
-	for _, p := range c.torPorts(s.Tor) {
-		r.add("lane tor "+s.Tor.String(), out, ctDNAT(), p.source(), accept())
-	}
+	r.add("lane tor by state", out, ctDNAT(), jump(chainTorOutput))
 	r.add("resets to lane tor", out, tcpRst(), ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept())
 	for _, p := range slices.Concat(c.torPorts(TorMaintenance), c.torPorts(TorUp)) {
 		r.add("lane tor, not in this state", out, p.source(), count(TorRefused), drop())

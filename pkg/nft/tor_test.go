@@ -270,7 +270,7 @@ func TestTheConnectionIsReopenedAfterAnError(t *testing.T) {
 	apply(t, w, torUp)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := w.fw.Apply(ctx, torBlocked); !errors.Is(err, context.Canceled) {
+	if _, err := w.fw.Apply(ctx, torBlocked); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 	apply(t, w, torBlocked)

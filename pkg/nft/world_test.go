@@ -45,12 +45,12 @@ func testConfig() nft.Config {
 		VPN: nft.Lane{
 			Interface: "wg0",
 			Prefix4:   netip.MustParsePrefix("10.64.0.0/16"), Prefix6: netip.MustParsePrefix("fd64::/64"),
-			Gateway4: gwVPN4, Gateway6: gwVPN6,
+			Gateway4: gwVPN4, Gateway6: gwVPN6, Canary4: b4, Canary6: b6,
 		},
 		Tor: nft.Lane{
 			Interface: "wg1",
 			Prefix4:   netip.MustParsePrefix("10.65.0.0/16"), Prefix6: netip.MustParsePrefix("fd65::/64"),
-			Gateway4: gwTor4, Gateway6: gwTor6,
+			Gateway4: gwTor4, Gateway6: gwTor6, Canary4: t4, Canary6: t6,
 		},
 		ControlPort: controlPort,
 	}

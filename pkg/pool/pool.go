@@ -58,15 +58,12 @@ func New(prefix netip.Prefix, reserved ...netip.Addr) (*Pool, error) {
 	p := &Pool{
 		prefix:   prefix,
 		gateway:  prefix.Addr().Next(),
-		last:     lastAddr(prefix),
+		last:     Last(prefix),
 		reserved: map[netip.Addr]struct{}{},
 		used:     map[netip.Addr]struct{}{},
 		resting:  map[netip.Addr]*rest{},
 	}
 	p.fresh = p.gateway.Next()
-	if prefix.Addr().Is4() {
-		p.last = p.last.Prev() // broadcast
-	}
 	for _, a := range reserved {
 		if !prefix.Contains(a) {
 			return nil, fault.New(fault.Invalid, "reserved address %s is not in %s", a, prefix)

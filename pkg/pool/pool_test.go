@@ -378,3 +378,13 @@ func BenchmarkTakeRelease(b *testing.B) {
 		})
 	}
 }
+
+func TestLast(t *testing.T) {
+	for prefix, want := range map[string]string{
+		"10.8.0.0/16": "10.8.255.254", "10.8.0.0/30": "10.8.0.2", "fd08::/64": "fd08::ffff:ffff:ffff:ffff", "fd08::/126": "fd08::3",
+	} {
+		if got := pool.Last(netip.MustParsePrefix(prefix)); got != netip.MustParseAddr(want) {
+			t.Errorf("%s: got %s, want %s", prefix, got, want)
+		}
+	}
+}

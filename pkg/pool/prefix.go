@@ -77,7 +77,17 @@ func (p *Pool) givable(a netip.Addr) bool {
 	return p.gateway.Less(a) && !p.last.Less(a)
 }
 
-func lastAddr(p netip.Prefix) netip.Addr {
+// Last is the highest host address of a prefix: in IPv4 the one before the
+// broadcast address.
+func Last(p netip.Prefix) netip.Addr {
+	a := highest(p)
+	if a.Is4() {
+		return a.Prev() // broadcast
+	}
+	return a
+}
+
+func highest(p netip.Prefix) netip.Addr {
 	b := p.Addr().AsSlice()
 	for i := p.Bits(); i < len(b)*8; i++ {
 		b[i/8] |= 0x80 >> (i % 8)

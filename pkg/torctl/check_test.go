@@ -57,9 +57,12 @@ func FuzzReply(f *testing.F) {
 		f.Add(r)
 	}
 	f.Add("250-ns/all=r a b c d e f g h\r\n250 OK\r\n")
+	f.Add("250-entry-guards=$A up\r\n250 OK\r\n")
+	f.Add("250-address-mappings/all=a b \"2026-01-02 03:04:05\"\r\n250 OK\r\n")
+	f.Add("250-Log=\"a\\\"\r\n250 Log\r\n")
 	f.Add("650 x\r\n250 EXTENDED \r\n")
 	f.Fuzz(func(t *testing.T, reply string) {
-		for i := range 5 {
+		for i := range 9 {
 			c := dial(t, newFake(t, false, func(string) string { return reply + "\r\nhangup" }))
 			ctx := soon(t)
 			switch i {
@@ -73,6 +76,14 @@ func FuzzReply(f *testing.F) {
 				c.ExtendCircuit(ctx, nil)
 			case 4:
 				c.Events(ctx, "STREAM")
+			case 5:
+				c.EntryGuards(ctx)
+			case 6:
+				c.AddressMappings(ctx)
+			case 7:
+				c.GetConf(ctx, "Log")
+			case 8:
+				c.Address(ctx)
 			}
 			c.Close()
 		}

@@ -59,6 +59,14 @@ func (c *Client) AttachStream(ctx context.Context, id, circuit string) error {
 	return c.onID(ctx, "ATTACHSTREAM", id, circuit)
 }
 
+// OpenCircuit gives a circuit whose path was given to ExtendCircuit the purpose
+// general, which a stream that only looks up a name needs: tor 0.4.9 ends
+// itself, by an assertion, when one is attached to a controller's circuit. From
+// then on tor may choose the circuit for streams too, until it carries one.
+func (c *Client) OpenCircuit(ctx context.Context, id string) error {
+	return c.onID(ctx, "SETCIRCUITPURPOSE", id, "purpose=general")
+}
+
 func (c *Client) onID(ctx context.Context, verb, id string, more ...string) error {
 	if !isID(id) {
 		return fault.InvalidField("id", "%q is no id", id)
@@ -68,7 +76,8 @@ func (c *Client) onID(ctx context.Context, verb, id string, more ...string) erro
 
 // ExtendCircuit starts a new circuit through the relays of path, each a
 // fingerprint (with or without $) or a nickname; an empty path lets tor
-// choose. The circuit is usable when a CIRC event says BUILT.
+// choose. tor puts no streams of its own choice on a circuit whose path was
+// given. The circuit is usable when a CIRC event says BUILT.
 func (c *Client) ExtendCircuit(ctx context.Context, path []string) (id string, err error) {
 	line := "EXTENDCIRCUIT 0"
 	for i, relay := range path {
@@ -80,6 +89,9 @@ func (c *Client) ExtendCircuit(ctx context.Context, path []string) (id string, e
 			return "", fault.InvalidField("path", "%q is neither a fingerprint nor a nickname", relay)
 		}
 		line += map[bool]string{true: " ", false: ","}[i == 0] + relay
+	}
+	if len(path) > 0 {
+		line += " purpose=controller"
 	}
 	err = c.do(ctx, line, func(r *control.Response) error {
 		got, ok := strings.CutPrefix(r.Reply, "EXTENDED ")

@@ -20,17 +20,17 @@ const fp = "0123456789ABCDEF0123456789ABCDEF01234567"
 var replies = map[string]string{
 	"GETINFO status/bootstrap-phase": "250-status/bootstrap-phase=WARN BOOTSTRAP PROGRESS=14 TAG=handshake SUMMARY=\"Handshake with a relay done\" WARNING=\"No \\\"route\\\"\"\r\n250 OK\r\n",
 	"GETINFO status/enough-dir-info status/circuit-established network-liveness traffic/read traffic/written": "250-status/enough-dir-info=1\r\n250-status/circuit-established=0\r\n250-network-liveness=up\r\n250-traffic/read=10\r\n250-traffic/written=20\r\n250 OK\r\n",
-	"GETINFO circuit-status":         "250+circuit-status=\r\n5 BUILT $" + fp + "~nick,$" + fp + " BUILD_FLAGS=IS_INTERNAL,NEED_CAPACITY PURPOSE=GENERAL\r\n6 LAUNCHED PURPOSE=GENERAL\r\n.\r\n250 OK\r\n",
-	"GETINFO stream-status":          "250-stream-status=9 SUCCEEDED 5 SOURCE_ADDR=6.6.6.6:1\r\n250 OK\r\n",
-	"GETINFO ns/all":                 "250+ns/all=\r\nr nick ASNFZ4mrze8BI0VniavN7wEjRWc AAAA 2038-01-01 00:00:00 192.0.2.1 9001 0\r\na [2001:db8::1]:9001\r\ns Exit Fast\r\nw Bandwidth=77\r\np accept 80,443\r\n.\r\n250 OK\r\n",
-	"GETINFO ip-to-country/1.2.3.4":  "250-ip-to-country/1.2.3.4=DE\r\n250 OK\r\n",
-	"GETINFO process/pid":            "250-process/pid=42\r\n250 OK\r\n",
-	"GETINFO version":                "650 NOTICE early\r\n650-CONF_CHANGED\r\n650-A=b\r\n650 OK\r\n250-version=0.4.9.11\r\n250 OK\r\n",
-	"EXTENDCIRCUIT 0":                "250 EXTENDED 12\r\n",
-	"EXTENDCIRCUIT 0 $" + fp + ",r2": "250 EXTENDED 13\r\n",
-	"CLOSECIRCUIT 99":                "552 Unknown circuit \"99\"\r\n",
-	"ATTACHSTREAM 7 0":               "555 Connection is not managed by controller.\r\n",
-	"SETEVENTS NOPE":                 "552 Unrecognized event \"NOPE\"\r\n",
+	"GETINFO circuit-status":                            "250+circuit-status=\r\n5 BUILT $" + fp + "~nick,$" + fp + " BUILD_FLAGS=IS_INTERNAL,NEED_CAPACITY PURPOSE=GENERAL\r\n6 LAUNCHED PURPOSE=GENERAL\r\n.\r\n250 OK\r\n",
+	"GETINFO stream-status":                             "250-stream-status=9 SUCCEEDED 5 SOURCE_ADDR=6.6.6.6:1\r\n250 OK\r\n",
+	"GETINFO ip-to-country/1.2.3.4":                     "250-ip-to-country/1.2.3.4=DE\r\n250 OK\r\n",
+	"GETINFO process/pid":                               "250-process/pid=42\r\n250 OK\r\n",
+	"GETINFO version":                                   "650 NOTICE early\r\n650-CONF_CHANGED\r\n650-A=b\r\n650 OK\r\n250-version=0.4.9.11\r\n250 OK\r\n",
+	"SETCIRCUITPURPOSE 13 purpose=general":              "250 OK\r\n",
+	"EXTENDCIRCUIT 0":                                   "250 EXTENDED 12\r\n",
+	"EXTENDCIRCUIT 0 $" + fp + ",r2 purpose=controller": "250 EXTENDED 13\r\n",
+	"CLOSECIRCUIT 99":                                   "552 Unknown circuit \"99\"\r\n",
+	"ATTACHSTREAM 7 0":                                  "555 Connection is not managed by controller.\r\n",
+	"SETEVENTS NOPE":                                    "552 Unrecognized event \"NOPE\"\r\n",
 }
 
 func script(line string) string {
@@ -61,8 +61,6 @@ func TestEveryCommandReadsItsReply(t *testing.T) {
 	// A target that looks like a field is a target.
 	ss, err := c.Streams(ctx)
 	check("streams", ss, err, []torctl.Stream{{ID: "9", Status: "SUCCEEDED", Circuit: "5", Target: "SOURCE_ADDR=6.6.6.6:1", Fields: map[string]string{}}})
-	rs, err := c.Relays(ctx)
-	check("relays", rs, err, []torctl.Relay{{Fingerprint: fp, Nickname: "nick", Addr: netip.MustParseAddr("192.0.2.1"), Flags: []string{"Exit", "Fast"}, Bandwidth: 77, ExitPorts: "accept 80,443"}})
 	cc, err := c.Country(ctx, netip.MustParseAddr("1.2.3.4"))
 	check("country", cc, err, "de")
 	pid, err := c.PID(ctx)
@@ -73,6 +71,7 @@ func TestEveryCommandReadsItsReply(t *testing.T) {
 	check("extend", id, err, "12")
 	id, err = c.ExtendCircuit(ctx, []string{fp, "r2"})
 	check("extend by path", id, err, "13")
+	check("open", nil, c.OpenCircuit(ctx, "13"), nil)
 	err = c.SetConf(ctx, [2]string{"ContactInfo", `100%s "x" \y`}, [2]string{"ExitNodes", ""})
 	check("setconf", f.last(), err, `SETCONF ContactInfo="100%s \"x\" \\y" ExitNodes`)
 	check("close stream", nil, c.CloseStream(ctx, "3"), nil)

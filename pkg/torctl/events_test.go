@@ -81,6 +81,27 @@ func TestASlowReaderHearsWhatItLost(t *testing.T) {
 	}
 }
 
+func TestClockSkew(t *testing.T) {
+	for raw, want := range map[string]time.Duration{
+		"STATUS_GENERAL WARN CLOCK_SKEW SKEW=-3600 SOURCE=OR:1.2.3.4:9001":    -time.Hour,
+		"STATUS_GENERAL NOTICE CLOCK_SKEW SKEW=120 SOURCE=DIRSERV:1.2.3.4:80": 2 * time.Minute,
+		"STATUS_GENERAL WARN CLOCK_SKEW MIN_SKEW=-90 SOURCE=CONSENSUS":        -90 * time.Second,
+		"STATUS_GENERAL WARN CLOCK_SKEW SOURCE=CONSENSUS":                     0,
+		"STATUS_GENERAL WARN CLOCK_SKEW SKEW=9223372036854775807":             0,
+		"STATUS_GENERAL NOTICE CLOCK_JUMPED TIME=100 SKEW=5":                  0,
+		"STATUS_CLIENT WARN BOOTSTRAP PROGRESS=5 REASON=CLOCK_SKEW SKEW=5":    0,
+		"NOTICE STATUS_GENERAL WARN CLOCK_SKEW SKEW=5":                        0,
+	} {
+		e, err := torctl.ParseEvent(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, found := e.ClockSkew(); got != want || found != (want != 0) {
+			t.Errorf("%s: %v, %v", raw, got, found)
+		}
+	}
+}
+
 func FuzzEvent(f *testing.F) {
 	for _, s := range []string{"STREAM 1 NEW 0 a:80 SOURCE_ADDR=1.2.3.4:5 PURPOSE=USER", `STATUS_CLIENT NOTICE BOOTSTRAP SUMMARY="a \"b\" \101"`,
 		"CIRC 1 BUILT $A~b,$C=d BUILD_FLAGS=X,Y", "NS\nr a\ns b", `A "`, `A B="\`, `A "\7"x`, "A =", "A  "} {
@@ -96,5 +117,21 @@ func FuzzEvent(f *testing.F) {
 		}
 		e.Stream()
 		e.Circuit()
+		e.ClockSkew()
 	})
+}
+
+func TestASourceIsReadAsTorWritesIt(t *testing.T) {
+	for text, want := range map[string]string{
+		"10.66.0.2:4000": "10.66.0.2:4000", "fd00::2:40614": "[fd00::2]:40614", "[fd00::2]:40614": "[fd00::2]:40614",
+		"(Tor_internal):1234": "invalid AddrPort", "": "invalid AddrPort", "10.66.0.2:70000": "invalid AddrPort", "unix:/x:0": "invalid AddrPort",
+	} {
+		e, err := torctl.ParseEvent("STREAM 7 NEW 0 a:80 SOURCE_ADDR=" + text + " PURPOSE=USER")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, _ := e.Stream(); s.Source.String() != want {
+			t.Errorf("%q is read as %s", text, s.Source)
+		}
+	}
 }

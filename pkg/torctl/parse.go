@@ -1,8 +1,11 @@
 package torctl
 
 import (
+	"cmp"
 	"net/netip"
+	"strconv"
 	"strings"
+	"time"
 
 	"vpnd/pkg/fault"
 )
@@ -66,9 +69,26 @@ func (e Event) Stream() (Stream, bool) {
 	if e.Code != "STREAM" || len(e.Args) < 4 {
 		return Stream{}, false
 	}
-	src, _ := netip.ParseAddrPort(e.Fields["SOURCE_ADDR"]) // tor's own: "(Tor_internal):1234"
 	return Stream{ID: e.Args[0], Status: e.Args[1], Circuit: e.Args[2], Target: e.Args[3],
-		Source: src, Purpose: e.Fields["PURPOSE"], Fields: e.Fields}, true
+		Source: parseSource(e.Fields["SOURCE_ADDR"]), Purpose: e.Fields["PURPOSE"], Fields: e.Fields}, true
+}
+
+// parseSource reads address:port as tor writes it: IPv6 without brackets. What
+// has no address, such as tor's own "(Tor_internal):1234", is the zero value.
+func parseSource(s string) netip.AddrPort {
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 {
+		return netip.AddrPort{}
+	}
+	addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s[:i], "["), "]"))
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	port, err := strconv.ParseUint(s[i+1:], 10, 16)
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(addr, uint16(port))
 }
 
 // Circuit reads a CIRC event.
@@ -91,6 +111,26 @@ func (e Event) Circuit() (Circuit, bool) {
 	}
 	return c, true
 }
+
+// ClockSkew reads how far this machine's clock is from the true time, as a
+// relay or a consensus showed it; negative when the clock is behind. Two events
+// carry it. "STATUS_GENERAL ... CLOCK_SKEW SKEW=seconds SOURCE=where" comes once
+// per observation; older tors write MIN_SKEW, a lower bound, for a consensus
+// from the future. "STATUS_CLIENT ... BOOTSTRAP ... REASON=CLOCK_SKEW" says only
+// in words how much, and is not read here.
+func (e Event) ClockSkew() (time.Duration, bool) {
+	if e.Code != "STATUS_GENERAL" || len(e.Args) < 2 || e.Args[1] != "CLOCK_SKEW" {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(cmp.Or(e.Fields["SKEW"], e.Fields["MIN_SKEW"]), 10, 64)
+	if err != nil || n > maxSkew || n < -maxSkew {
+		return 0, false
+	}
+	return time.Duration(n) * time.Second, true
+}
+
+// maxSkew is a century in seconds: more is no clock, and overflows at three.
+const maxSkew = 100 * 366 * 86400
 
 // parseWords splits words and KEYWORD=value pairs, where a value may be a
 // quoted string. The first n words are never pairs.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,6 +67,21 @@ func TestAgainstTor(t *testing.T) {
 	_, err3 := c.Relays(ctx)
 	if err := errors.Join(err1, err2, err3); err != nil {
 		t.Error(err)
+	}
+	if v, err := c.GetConf(ctx, "enforcedistinctsubnets"); err != nil || !slices.Equal(v, []string{"1"}) {
+		t.Errorf("option: %q, %v", v, err)
+	}
+	if _, err := c.GetConf(ctx, "NoSuchOption"); !errors.Is(err, fault.NotFound) {
+		t.Error(err)
+	}
+	if cons, err := c.Consensus(ctx); err != nil || len(cons.Relays()) != 0 {
+		t.Errorf("consensus: %v, %v", cons, err)
+	}
+	if m, err := c.AddressMappings(ctx); err != nil || m != nil {
+		t.Errorf("mappings: %v, %v", m, err)
+	}
+	if a, err := c.Address(ctx); err == nil {
+		t.Errorf("address %v of a tor without a network", a)
 	}
 	cc, err := c.Country(ctx, netip.MustParseAddr("8.8.8.8"))
 	t.Logf("country %q, %v", cc, err)

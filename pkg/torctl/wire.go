@@ -18,9 +18,14 @@ import (
 const (
 	// DefaultTimeout bounds one command; an earlier deadline of the context wins.
 	DefaultTimeout = 3 * time.Second
+	// bulkTimeout bounds a command whose reply may be megabytes.
+	bulkTimeout = 20 * time.Second
 
-	maxReply = 64 << 20 // bytes in one reply or event
-	maxLine  = 1 << 20  // bytes in one line, either way
+	maxReply = 8 << 20 // bytes in one reply or event
+	// maxBulk is the limit of a reply that is read line by line: all
+	// microdescriptors of the public network are near 10 MB.
+	maxBulk = 64 << 20
+	maxLine = 1 << 20 // bytes in one line, either way
 	// Before authentication the limit is small: bine unquotes the cookie's
 	// path in quadratic time.
 	maxHello   = 16 << 10
@@ -91,7 +96,7 @@ func dialWire(ctx context.Context, path string) (*wire, error) {
 }
 
 func (w *wire) authenticate(ctx context.Context) error {
-	defer w.arm(ctx)()
+	defer w.arm(ctx, DefaultTimeout)()
 	pi, err := w.bine.ProtocolInfo()
 	if err = errors.Join(err, w.lim.err); err != nil {
 		return err
@@ -111,8 +116,8 @@ func (w *wire) authenticate(ctx context.Context) error {
 
 // arm sets the deadline of one exchange and makes ctx cut it short. The
 // function it returns ends that, and waits until it cannot hit a later one.
-func (w *wire) arm(ctx context.Context) func() {
-	deadline := time.Now().Add(DefaultTimeout)
+func (w *wire) arm(ctx context.Context, longest time.Duration) func() {
+	deadline := time.Now().Add(longest)
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
 	}
@@ -132,7 +137,7 @@ func (w *wire) arm(ctx context.Context) func() {
 // request sends one line. A nil response means that the wire is broken; with a
 // response, the error is tor's refusal.
 func (w *wire) request(ctx context.Context, line string) (*control.Response, error) {
-	defer w.arm(ctx)()
+	defer w.arm(ctx, DefaultTimeout)()
 	if w.text.R.Buffered() > 0 {
 		return nil, errDesync
 	}

@@ -35,6 +35,13 @@ func Tor() Table[tor.Status] {
 			{Title: "CIRCUIT", Detail: Page, Cell: func(v s, _ time.Time) Cell { return fine(v.Circuit, "established", "none") }},
 			{Title: "NETWORK", Detail: Page, Cell: func(v s, _ time.Time) Cell { return fine(v.NetworkLive, "live", "unreachable") }},
 			{Title: "PROBE", Detail: Page, Cell: func(v s, now time.Time) Cell { return probe(v.Probe, now) }},
+			{Title: "CLOCK", Detail: Page, Cell: func(v s, _ time.Time) Cell { return skew(v.ClockSkew) }},
+			{Title: "CIRCUITS", Detail: Page, Right: true, Cell: func(v s, _ time.Time) Cell { return Number(v.Circuits) }},
+			{Title: "STREAMS", Detail: Page, Right: true, Cell: func(v s, _ time.Time) Cell { return Number(v.Streams) }},
+			{Title: "ISOLATION", Detail: Page, Cell: func(v s, _ time.Time) Cell { return Or(v.Isolation) }},
+			{Title: "BRIDGES", Detail: Page, Cell: func(v s, _ time.Time) Cell { return inUse(v.Bridges) }},
+			{Title: "EXITS", Detail: Page, Cell: func(v s, _ time.Time) Cell { return choice(v.Exit) }},
+			{Title: "USERS WITH EXITS", Detail: Page, Right: true, Cell: func(v s, _ time.Time) Cell { return orZero(v.Exits) }},
 			{Title: "READ", Detail: Wide, Right: true, Cell: func(v s, _ time.Time) Cell { return Size(v.RxBytes) }},
 			{Title: "WRITTEN", Detail: Wide, Right: true, Cell: func(v s, _ time.Time) Cell { return Size(v.TxBytes) }},
 		},
@@ -97,6 +104,25 @@ func fine(ok bool, yes, no string) Cell {
 		return Cell{Text: yes, Symbol: Check, Tone: Good}
 	}
 	return Cell{Text: no, Symbol: Cross, Tone: Warn}
+}
+
+func inUse(b bool) Cell {
+	if b {
+		return Text("in use")
+	}
+	return Dim("not in use")
+}
+
+// skew is how far this host's clock is off. Relays refuse half an hour and more.
+func skew(seconds int64) Cell {
+	if seconds == 0 {
+		return Dim("-")
+	}
+	d, way := time.Duration(seconds)*time.Second, "ahead"
+	if d < 0 {
+		d, way = -d, "behind"
+	}
+	return Cell{Text: Duration(d) + " " + way, Raw: Number(seconds).Text, Symbol: Caution, Tone: Warn}
 }
 
 func probe(p tor.Probe, now time.Time) Cell {

@@ -41,6 +41,10 @@ type Config struct {
 	HeartbeatTTL       int           // 90 when zero
 	Lanes              client.Lanes  // what initiate answers
 
+	// LaneStates is what is said of the lanes; nil is an old server that knows no
+	// such question.
+	LaneStates *client.LaneStates
+
 	// Opened and Closed are called, if set, when a session opens and ends.
 	Opened func(publicKey string) error
 	Closed func(publicKey string)
@@ -341,6 +345,9 @@ func (s *Server) register(srv *rpc.Server) {
 		}
 		return &client.Beat{State: "online", HeartbeatTTL: s.cfg.HeartbeatTTL}, nil
 	})
+	if s.cfg.LaneStates != nil {
+		rpc.Handle(srv, client.GetLaneStates, func(context.Context, *struct{}) (*client.LaneStates, error) { return s.cfg.LaneStates, nil })
+	}
 	rpc.Handle(srv, client.PostClose, func(ctx context.Context, _ *struct{}) (*rpc.None, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -172,3 +172,23 @@ var PostVerify = rpc.Op[struct{}, Identity]{Info: rpc.Info{
 	ID: "vpn.verify_id", Method: "POST", Path: "/vpn/verify/id", Access: rpc.Bearer, Repeatable: true,
 	Summary: "Whom the token speaks for",
 }}
+
+// LaneState is how one lane is, for the device that asks.
+type LaneState struct {
+	State       string   `json:"state" enum:"up,maintenance,blocked,down,failed,unknown" doc:"unknown: the server cannot tell now"`
+	Reason      string   `json:"reason,omitempty"`
+	Exits       []string `json:"exits,omitempty" doc:"lane tor: countries or relays chosen for this user"`
+	Strict      bool     `json:"strict,omitempty" doc:"lane tor: nothing else will do"`
+	ExitCountry string   `json:"exit_country,omitempty" doc:"lane tor: where this user's latest circuit leaves Tor; two letters"`
+}
+
+// LaneStates holds both.
+type LaneStates struct {
+	VPN LaneState `json:"vpn"`
+	Tor LaneState `json:"tor"`
+}
+
+// GetLaneStates tells how both lanes are.
+var GetLaneStates = rpc.Op[struct{}, LaneStates]{Info: rpc.Info{
+	ID: "session.lanes", Method: "GET", Path: "/session/lanes", Access: rpc.Bearer, Summary: "How the lanes are",
+}}

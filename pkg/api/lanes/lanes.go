@@ -181,6 +181,7 @@ type TorAnswer struct {
 	State    TorState     `json:"state"`
 	Since    time.Time    `json:"since"`
 	Gateways []netip.Addr `json:"gateways" doc:"the lane's own addresses once the interface has them; empty before"`
+	Canary   []netip.Addr `json:"canary" doc:"the addresses of the leak test's device"`
 }
 
 // SetTor sets lane tor's state for the length of a lease, and returns when the
@@ -188,4 +189,45 @@ type TorAnswer struct {
 var SetTor = rpc.Op[TorAsk, TorAnswer]{Info: rpc.Info{
 	ID: "lanes.tor.set", Method: "PUT", Path: "/v1/lanes/tor/state", Access: rpc.Internal, From: []string{"tor"},
 	Quiet: true, Summary: "Set lane tor's state",
+}}
+
+// SwitchRequest switches lane vpn on or off.
+type SwitchRequest struct {
+	Body struct {
+		Up bool `json:"up"`
+	}
+}
+
+// Switch brings lane vpn up or down; it stays so over restarts. Lane tor has
+// its own: see tor.set.
+var Switch = rpc.Op[SwitchRequest, Lane]{Info: rpc.Info{
+	ID: "lane.set", Method: "PUT", Path: "/v1/lanes/vpn/state", Access: rpc.Admin, From: []string{"control"}, Summary: "Bring lane vpn up or down",
+}}
+
+// CanaryRequest puts the leak test's device on both interfaces.
+type CanaryRequest struct {
+	Body struct {
+		PublicKey string `json:"public_key" doc:"base64; empty takes the device away"`
+	}
+}
+
+// CanaryCounts are packets of the canary since lanes started, and what was put
+// right of the rules.
+type CanaryCounts struct {
+	Left     map[Name]uint64       `json:"left" doc:"left the host by an interface that is not a lane's; of lane vpn only with an untranslated address"`
+	Reached  map[Name]uint64       `json:"reached" doc:"let through to a service of the host other than those a device may reach"`
+	Repairs  uint64                `json:"repairs" doc:"times somebody's change of the rules was put right"`
+	Repaired string                `json:"repaired,omitempty" doc:"the last change that was put right"`
+	Lanes    []Lane                `json:"lanes"`
+	Addrs    map[Name][]netip.Addr `json:"addresses" doc:"the canary's own addresses"`
+}
+
+// PutCanary gives the leak test's device a peer, or takes it away.
+var PutCanary = rpc.Op[CanaryRequest, CanaryCounts]{Info: rpc.Info{
+	ID: "lanes.canary.put", Method: "PUT", Path: "/v1/lanes/canary", Access: rpc.Internal, From: []string{"canary"}, Quiet: true, Summary: "Set the leak test's peer",
+}}
+
+// GetCanary reads the counters. It reads the kernel, not a cache.
+var GetCanary = rpc.Op[struct{}, CanaryCounts]{Info: rpc.Info{
+	ID: "lanes.canary.get", Method: "GET", Path: "/v1/lanes/canary", Access: rpc.Internal, From: []string{"canary"}, Summary: "Count the leak test's packets",
 }}

@@ -156,7 +156,7 @@ type ListRequest struct {
 
 // List lists open sessions.
 var List = rpc.Op[ListRequest, rpc.List[Session]]{Info: rpc.Info{
-	ID: "session.list", Method: "GET", Path: "/v1/sessions", Access: rpc.View, From: []string{"control"}, Summary: "List open sessions",
+	ID: "session.list", Method: "GET", Path: "/v1/sessions", Access: rpc.View, From: []string{"control", "tor"}, Summary: "List open sessions",
 }}
 
 // Ref names a session: session id or unique prefix, username/device, or a
@@ -167,7 +167,7 @@ type Ref struct {
 
 // Get gives one session, open or closed.
 var Get = rpc.Op[Ref, Session]{Info: rpc.Info{
-	ID: "session.get", Method: "GET", Path: "/v1/sessions/{session}", Access: rpc.View, From: []string{"control"}, Summary: "Show a session",
+	ID: "session.get", Method: "GET", Path: "/v1/sessions/{session}", Access: rpc.View, From: []string{"control", "tor"}, Summary: "Show a session",
 }}
 
 // Kill closes a session and returns after its peer is gone.
@@ -213,4 +213,36 @@ type Overview struct {
 // GetOverview counts sessions.
 var GetOverview = rpc.Op[struct{}, Overview]{Info: rpc.Info{
 	ID: "session.overview", Method: "GET", Path: "/v1/overview/sessions", Access: rpc.View, From: []string{"control"}, Summary: "Count sessions",
+}}
+
+// OwnerRequest names an address in a lane.
+type OwnerRequest struct {
+	Address netip.Addr `query:"address" doc:"of a device, in lane vpn or lane tor"`
+}
+
+// Owner is whose address it is.
+type Owner struct {
+	Session    id.Session   `json:"session_id"`
+	User       id.User      `json:"user_id"`
+	Username   string       `json:"username"`
+	Device     id.Device    `json:"device_id"`
+	DeviceName string       `json:"device_name"`
+	Addresses  []netip.Addr `json:"addresses" doc:"all of the device in that lane"`
+}
+
+// GetOwner tells whose an address is; not_found when no open session has it.
+var GetOwner = rpc.Op[OwnerRequest, Owner]{Info: rpc.Info{
+	ID: "sessions.owner", Method: "GET", Path: "/v1/sessions-owner", Access: rpc.Internal, From: []string{"tor"}, Summary: "Whose address it is",
+}}
+
+// LanesRequest asks what a device may know of the lanes.
+type LanesRequest struct {
+	User   id.User   `query:"user" maxLength:"64"`
+	Device id.Device `query:"device" maxLength:"64"`
+}
+
+// GetLanes tells a device how both lanes are. It fails with not_found when the
+// device has no open session.
+var GetLanes = rpc.Op[LanesRequest, client.LaneStates]{Info: rpc.Info{
+	ID: "sessions.lanes", Method: "GET", Path: "/v1/sessions-lanes", Access: rpc.Internal, From: []string{"gateway"}, Summary: "How the lanes are, for a device",
 }}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"vpnd/pkg/api/auth"
+	"vpnd/pkg/api/canary"
 	"vpnd/pkg/api/control"
 	"vpnd/pkg/api/events"
 	"vpnd/pkg/api/id"
@@ -35,6 +36,7 @@ type World struct {
 	Services []supervisor.Service
 	Lanes    []lanes.Lane
 	Tor      tor.Status // its Lane, Reason and Since are those of Lanes
+	TorNet   TorNet
 	Users    []users.User
 	Devices  []auth.Device
 	Sessions []sessions.Session // open ones
@@ -49,6 +51,9 @@ type World struct {
 	Released []string
 	Password map[string]string
 	changed  chan struct{}
+
+	LeakTests []canary.Result // the newest first
+	Leaking   bool            // the next leak test fails
 }
 
 // Now is the time of the canned data.
@@ -60,7 +65,7 @@ func ptr[T any](v T) *T { return &v }
 
 // New makes a world with a few people in it.
 func New() *World {
-	w := &World{Access: rpc.Admin, Password: map[string]string{}, changed: make(chan struct{})}
+	w := &World{Access: rpc.Admin, LeakTests: leakTests(), Password: map[string]string{}, changed: make(chan struct{})}
 	service := func(name, state string) supervisor.Service {
 		return supervisor.Service{
 			Name: name, State: state, Since: ago(76 * time.Hour), Enabled: true, PID: 4000 + len(w.Services), StartedAt: ptr(ago(76 * time.Hour)),
@@ -82,8 +87,9 @@ func New() *World {
 	w.Tor = tor.Status{
 		Wish: tor.WishUp, WishProcess: "start", Process: tor.ProcessRunning, PID: 4711, Version: "0.4.8.16", StartedAt: ptr(ago(76 * time.Hour)), Restarts: 1,
 		Bootstrap: tor.Bootstrap{Percent: 100, Tag: "done", Summary: "Done"}, EnoughDirInfo: true, Circuit: true, NetworkLive: true,
-		Probe: tor.Probe{OK: true, At: ptr(ago(20 * time.Second)), TookMs: 812}, RxBytes: 3 << 30, TxBytes: 210 << 20,
+		Probe: tor.Probe{OK: true, At: ptr(ago(20 * time.Second)), TookMs: 812}, RxBytes: 3 << 30, TxBytes: 210 << 20, Isolation: "device",
 	}
+	w.TorNet = torNet()
 	w.Users = []users.User{
 		{ID: "usr_alice0000000000000", Username: "alice", Email: "alice@example.org", Status: users.Active, StatusSince: ago(40 * 24 * time.Hour), DeviceLimit: 5,
 			CreatedAt: ago(40 * 24 * time.Hour), UpdatedAt: ago(40 * 24 * time.Hour), LastLoginAt: ptr(ago(26 * time.Hour)), LastSeenAt: ptr(ago(12 * time.Second)), Sessions: 12, RxBytes: 1_234_567_890, TxBytes: 23_456_789_012},
@@ -122,6 +128,7 @@ func New() *World {
 	}
 	w.Events = []events.Event{
 		{ID: "evt_0", Time: ago(76 * time.Hour), Seq: 9, Service: "supervisor", Type: "service.ready", Data: map[string]string{"service": "gateway", "was": "starting"}},
+		{ID: "evt_t", Time: ago(75 * time.Hour), Seq: 3, Service: "tor", Type: "tor.bootstrapped", Message: "tor has come to 100 %"},
 		{ID: "evt_1", Time: ago(3 * time.Hour), Seq: 1, Service: "users", Type: "user.suspended", User: "bob", Message: "suspended by root"},
 		{ID: "evt_2", Time: ago(25 * time.Minute), Seq: 7, Service: "sessions", Type: "session.opened", User: "alice", Device: "laptop", Session: "ses_alicelaptop0000000", Reason: "connected"},
 		{ID: "evt_3", Time: ago(9 * time.Second), Seq: 8, Service: "sessions", Type: "session.recovered", User: "carol", Device: "ノート", Session: "ses_carolnote000000000", Reason: "recovered", Missed: 3},
@@ -213,6 +220,8 @@ func (w *World) handle(s *rpc.Server) {
 	w.handleUsers(s)
 	w.handleSessions(s)
 	w.handleTor(s)
+	w.handleTorNet(s)
+	w.handleLeakTests(s)
 	on(w, s, ipam.Status, func(*struct{}) (*ipam.StatusReply, error) {
 		return &ipam.StatusReply{Pools: slices.Clone(w.Pools), Quarantine: 600}, nil
 	})
@@ -221,6 +230,16 @@ func (w *World) handle(s *rpc.Server) {
 	})
 	on(w, s, lanes.List, func(*struct{}) (*rpc.List[lanes.Lane], error) {
 		return &rpc.List[lanes.Lane]{Items: slices.Clone(w.Lanes), Total: len(w.Lanes)}, nil
+	})
+	on(w, s, lanes.Switch, func(r *lanes.SwitchRequest) (*lanes.Lane, error) {
+		l := &w.Lanes[0]
+		switch {
+		case !r.Body.Up:
+			l.State, l.Reason, l.Since = "down", "down by an operator", Now()
+		case l.State == "down":
+			l.State, l.Reason, l.Since = "up", "", Now()
+		}
+		return l, nil
 	})
 }
 

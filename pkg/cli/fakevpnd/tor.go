@@ -46,6 +46,15 @@ func (w *World) torStatus() *tor.Status {
 			t.Lane, t.Reason, t.Since = l.State, l.Reason, l.Since
 		}
 	}
+	t.Circuits, t.Streams = len(w.TorNet.Circuits), len(w.TorNet.Streams)
+	t.Exit, t.Exits = nil, 0
+	for _, c := range w.TorNet.Exits {
+		if c.User == "" {
+			t.Exit = &c
+		} else {
+			t.Exits++
+		}
+	}
 	return &t
 }
 

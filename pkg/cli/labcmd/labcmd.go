@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	"vpnd/pkg/fault"
 	"vpnd/pkg/lab"
 	"vpnd/pkg/lab/site"
+	"vpnd/pkg/lab/tornet"
 )
 
 // New makes `lab` with its subcommands.
@@ -53,27 +55,33 @@ func targetCommand() []string {
 }
 
 func newUp() *cobra.Command {
-	var clients int
-	var id string
+	var o upOptions
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Build a lab and start vpnd in it",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runUp(cmd.Context(), cmd, id, clients)
+			return runUp(cmd.Context(), cmd, o)
 		},
 	}
-	cmd.Flags().IntVar(&clients, "clients", 2, "client machines")
-	cmd.Flags().StringVar(&id, "id", "", "name of the lab; default: a random one")
+	cmd.Flags().IntVar(&o.clients, "clients", 2, "client machines")
+	cmd.Flags().StringVar(&o.id, "id", "", "name of the lab; default: a random one")
+	cmd.Flags().BoolVar(&o.tor, "tor", false, "with a private Tor network, exits in de and nl, for lane tor")
 	return cmd
 }
 
-func runUp(ctx context.Context, cmd *cobra.Command, id string, clients int) (err error) {
+type upOptions struct {
+	id      string
+	clients int
+	tor     bool
+}
+
+func runUp(ctx context.Context, cmd *cobra.Command, o upOptions) (err error) {
 	bin, err := binDir()
 	if err != nil {
 		return err
 	}
-	l, err := lab.New(ctx, lab.Options{ID: id, Clients: clients, TargetCommand: targetCommand()})
+	l, err := lab.New(ctx, lab.Options{ID: o.id, Clients: o.clients, TargetCommand: targetCommand()})
 	if err != nil {
 		return err
 	}
@@ -88,7 +96,15 @@ func runUp(ctx context.Context, cmd *cobra.Command, id string, clients int) (err
 	if err != nil {
 		return err
 	}
-	if err := s.WriteConfig(s.Config()); err != nil {
+	config := s.Config()
+	var network *tornet.Network
+	if o.tor {
+		if network, err = tornet.Start(ctx, l); err != nil {
+			return err
+		}
+		config += site.TorConfig(network)
+	}
+	if err := s.WriteConfig(config); err != nil {
 		return err
 	}
 	if _, err := s.Start(); err != nil {
@@ -101,7 +117,22 @@ func runUp(ctx context.Context, cmd *cobra.Command, id string, clients int) (err
 	}
 	fmt.Fprintln(cmd.OutOrStdout(), l.ID())
 	fmt.Fprintf(cmd.ErrOrStderr(), "hint: vpnctl lab exec %s server -- vpnctl status\n", l.ID())
+	if network != nil {
+		tellTor(cmd.ErrOrStderr(), l.ID(), network)
+	}
 	return nil
+}
+
+// tellTor says what there is to try in lane tor.
+func tellTor(w io.Writer, id string, n *tornet.Network) {
+	for _, e := range n.Exits() {
+		fmt.Fprintf(w, "tor exit: %s %s %s\n", e.Country, e.V4, e.V6)
+	}
+	fmt.Fprintf(w, "tor onion: %s\n", n.Onion())
+	for _, host := range []string{lab.TargetV4.String(), "[" + lab.TargetV6.String() + "]", "target.test", n.Onion()} {
+		fmt.Fprintf(w, "tor target: http://%s/ip\n", host)
+	}
+	fmt.Fprintf(w, "hint: vpnctl lab exec %s server -- vpnctl wait tor=up --timeout 60s\n", id)
 }
 
 func newStatus() *cobra.Command {

@@ -122,17 +122,19 @@ type suite struct {
 	tmp    string     // folder of this run on the disk
 	floors *floors    // nil until a row needs them
 	few    *connects  // the first connects, of devices that were nearly alone
+	onion  *onion     // nil where there is no Tor network
 }
 
 // group is a list of rows that share a vpnd.
 type group struct {
-	config func(base string) string
-	rows   []row
+	config  func(base string) string
+	prepare func(context.Context, *suite) (end func() error, err error) // nil: nothing to do
+	rows    []row
 }
 
 // groups is every row, in the order in which they are measured. The first group
 // signs in ten thousand devices, so its passwords are cheap; the second has the
-// configuration that people get.
+// configuration that people get; the third has a Tor network.
 func groups() []group {
 	return []group{
 		{config: cheapPasswords, rows: []row{
@@ -148,6 +150,15 @@ func groups() []group {
 			{"login", loginMany},
 			{"tunnel", tunnel},
 			{"kill", killEach},
+		}},
+		{config: cheapPasswords, prepare: prepareTor, rows: []row{
+			{"tor-swap", torSwap},
+			{"tor-page", torFirstPage},
+			{"tor-down", torDown},
+			{"tor-cold", torCold},
+			{"tor-attach", torAttach},
+			{"tor-stream", torStream},
+			{"tor-newid", torNewID},
 		}},
 	}
 }
@@ -220,6 +231,13 @@ func runGroup(ctx context.Context, o options, rep *report, g group, rows []row) 
 	defer func() { err = errors.Join(err, w.close()) }()
 	s := &suite{options: o, world: w, report: rep, tmp: tmp}
 	defer func() { err = errors.Join(err, s.floors.close()) }()
+	if g.prepare != nil {
+		end, failure := g.prepare(ctx, s)
+		if failure != nil {
+			return nil, failure
+		}
+		defer func() { err = errors.Join(err, end()) }()
+	}
 	for _, r := range rows {
 		progress(os.Stderr, "%s", r.name)
 		if err := r.run(ctx, s); err != nil {

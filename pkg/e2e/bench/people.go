@@ -146,6 +146,18 @@ func (d *device) connect(c *wire, k wgdev.Key) error {
 	return err
 }
 
+// open opens the device's session with a new key.
+func (d *device) open(c *wire) (*client.Initiated, wgdev.PrivateKey, error) {
+	private, err := wgdev.GeneratePrivateKey()
+	if err != nil {
+		return nil, private, err
+	}
+	body := client.InitiateRequest{}.Body
+	body.PublicKey = private.Public().String()
+	got, err := ask[client.Initiated](c, client.PostInitiate.Info, d.token(), body)
+	return got, private, err
+}
+
 func (d *device) beat(c *wire) error {
 	_, err := c.send(client.PostHeartbeat.Info, d.token(), nil)
 	return err

@@ -98,35 +98,39 @@ func (s *suite) joinLane(ctx context.Context) error {
 		return err
 	}
 	defer c.close()
-	private, err := wgdev.GeneratePrivateKey()
+	got, private, err := devices[0].open(c)
 	if err != nil {
 		return err
 	}
-	body := client.InitiateRequest{}.Body
-	body.PublicKey = private.Public().String()
-	got, err := ask[client.Initiated](c, client.PostInitiate.Info, devices[0].token(), body)
+	p, err := peeringOf(got.Lanes.VPN, private)
 	if err != nil {
 		return err
 	}
-	lane := got.Lanes.VPN
+	_, err = s.clientEnd(ctx, s.Lab, "lane-client", p)
+	return err
+}
+
+// peeringOf reads what the server says of a lane. All addresses lead into it.
+func peeringOf(lane client.LaneConfig, private wgdev.PrivateKey) (peering, error) {
 	p := peering{private: private, mtu: lane.MTU}
 	for _, a := range lane.Addresses {
 		prefix, err := netip.ParsePrefix(a)
 		if err != nil {
-			return err
+			return p, err
 		}
 		p.addresses = append(p.addresses, prefix)
+	}
+	if len(p.addresses) == 0 {
+		return p, errors.New("a session without addresses")
 	}
 	key, errKey := wgdev.ParsePublicKey(lane.ServerPublicKey)
 	psk, errPSK := wgdev.ParsePresharedKey(lane.PresharedKey)
 	endpoint, errEndpoint := netip.ParseAddrPort(lane.Endpoint)
-	if err := errors.Join(errKey, errPSK, errEndpoint); err != nil {
-		return err
-	}
-	p.server = wgdev.Peer{PublicKey: key, PresharedKey: psk, Endpoint: endpoint}
-	_, err = s.clientEnd(ctx, s.Lab, "lane-client", p)
-	return err
+	p.server = wgdev.Peer{PublicKey: key, PresharedKey: psk, Endpoint: endpoint, AllowedIPs: everywhere}
+	return p, errors.Join(errKey, errPSK, errEndpoint)
 }
+
+var everywhere = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
 
 // bareTunnel builds a lab in which nothing but two WireGuard devices runs, and
 // connects it. The lab is the caller's to close, also after an error.
@@ -170,7 +174,7 @@ func (s *suite) bareTunnel(ctx context.Context) (l *lab.Lab, backend wgdev.Backe
 	backend, err = s.clientEnd(ctx, l, "bare-client", peering{
 		private: clientKey, addresses: []netip.Prefix{bareClient}, mtu: tunnelMTU,
 		server: wgdev.Peer{
-			PublicKey: serverKey.Public(), PresharedKey: psk, Endpoint: netip.AddrPortFrom(server.IPv4(), tunnelPort),
+			PublicKey: serverKey.Public(), PresharedKey: psk, Endpoint: netip.AddrPortFrom(server.IPv4(), tunnelPort), AllowedIPs: everywhere,
 		},
 	})
 	return l, backend, err
@@ -189,7 +193,6 @@ func (s *suite) clientEnd(ctx context.Context, l *lab.Lab, run string, p peering
 		return "", err
 	}
 	defer dev.Close()
-	p.server.AllowedIPs = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
 	if err := dev.Upsert(ctx, p.server); err != nil {
 		return "", err
 	}

@@ -81,18 +81,6 @@ func Open(name string) (*NS, error) {
 	return &NS{name: name, file: f}, nil
 }
 
-// Remove unmounts and deletes a named namespace; a missing one is no error.
-func Remove(name string) error {
-	path := filepath.Join(Dir, name)
-	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && err != unix.EINVAL && err != unix.ENOENT {
-		return fmt.Errorf("unmount %s: %w", path, err)
-	}
-	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
-		return err
-	}
-	return nil
-}
-
 // Name is the name given to NewNamed or Open, or "".
 func (n *NS) Name() string { return n.name }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 
@@ -81,5 +82,59 @@ func TestNamed(t *testing.T) {
 	}
 	if _, err := os.Lstat(filepath.Join(netns.Dir, name)); !os.IsNotExist(err) {
 		t.Errorf("left: %v", err)
+	}
+}
+
+// `ip netns add` binds the directory over itself, with a copy of every mount in
+// it, so that each name is mounted twice and no path leads to the lower one. More
+// may be mounted on top.
+func TestRemoveUnderABindOfTheDirectory(t *testing.T) {
+	const before, after = "vpnd-netns-below", "vpnd-netns-above"
+	err := netns.OnThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			return err
+		}
+		mount := func(source, target, kind string, flags uintptr) {
+			if err := unix.Mount(source, target, kind, flags, ""); err != nil {
+				t.Errorf("mount %s: %v", target, err)
+			}
+		}
+		mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE)
+		mount("run", filepath.Dir(netns.Dir), "tmpfs", 0)
+		for i, name := range []string{before, after} {
+			ns, err := netns.NewNamed(name)
+			if err != nil {
+				return err
+			}
+			defer ns.Close()
+			path := filepath.Join(netns.Dir, name)
+			mount(path, path, "", unix.MS_BIND)
+			if i == 0 {
+				mount(netns.Dir, netns.Dir, "", unix.MS_BIND|unix.MS_REC)
+				mount("", netns.Dir, "", unix.MS_REC|unix.MS_SHARED)
+			}
+		}
+		for _, name := range []string{before, after} {
+			if err := os.Remove(filepath.Join(netns.Dir, name)); !errors.Is(err, unix.EBUSY) {
+				t.Errorf("%s is not mounted: %v", name, err)
+			}
+			if err := netns.Remove(name); err != nil {
+				t.Error(err)
+			}
+			if _, err := os.Lstat(filepath.Join(netns.Dir, name)); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("left: %v", err)
+			}
+		}
+		mounts, err := os.ReadFile("/proc/thread-self/mountinfo")
+		if strings.Contains(string(mounts), "vpnd-netns-") {
+			t.Errorf("still mounted:\n%s", mounts)
+		}
+		return err
+	})
+	if errors.Is(err, unix.EPERM) {
+		t.Skip("needs root")
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }

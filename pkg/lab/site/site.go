@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vpnd/pkg/lab"
+	"vpnd/pkg/lab/tornet"
 )
 
 // Paths of vpnd inside the server machine.
@@ -79,6 +80,18 @@ mode = "dynamic"
 [lanes.vpn]
 dns = ["%s", "%s"]
 `, s.server().IPv4(), lab.ResolverV4, lab.ResolverV6)
+}
+
+// TorConfig is the part of the configuration that makes lane tor use a network
+// of the lab's own, to be added to Config.
+func TorConfig(n *tornet.Network) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n[tor]\ncheck_url = \"http://%s/ip\"\nextra_torrc = [\n", lab.TargetV4)
+	for _, line := range n.TorrcLines() {
+		fmt.Fprintf(&b, "  %q,\n", line)
+	}
+	b.WriteString("]\n")
+	return b.String()
 }
 
 func (s *Site) server() *lab.Machine { return s.Machine(lab.Server) }

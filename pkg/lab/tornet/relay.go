@@ -32,6 +32,7 @@ const (
 	onionName     = "onion"
 
 	geoIPName  = "geoip"
+	geoIP6Name = "geoip6"
 	resolvName = "resolv.conf"
 )
 
@@ -41,31 +42,66 @@ func address(host byte) (v4, v6 netip.Addr) {
 		netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0x00, 0x99, 15: host})
 }
 
-// relay is a tor that is in the consensus.
-type relay struct{ nickname, torrc string }
+// relay is a tor that is in the consensus, and the flags without which clients
+// cannot use it for what it is there for.
+type relay struct {
+	nickname, torrc string
+	flags           []string
+}
 
-// writeShared writes what several programs read. The directory lets other users
-// through, because a client may have dropped its privileges.
+// Clients use relays that are these for the connections that they prepare.
+var (
+	middleFlags = []string{"Running", "Valid", "Fast", "Stable"}
+	exitFlags   = append([]string{"Exit"}, middleFlags...)
+	// guardFlags make the authority everybody's guard: a guard must serve
+	// directories, and the other relays do not.
+	guardFlags = append([]string{"Guard", "V2Dir"}, middleFlags...)
+)
+
+// writeShared writes what several programs read, also those that have dropped
+// their privileges.
 func (n *Network) writeShared() error {
 	for _, e := range n.exits {
 		b := e.V4.As4()
 		ip := binary.BigEndian.Uint32(b[:])
-		n.geoip += fmt.Sprintf("%d,%d,%s\n", ip, ip, strings.ToUpper(e.Country))
+		country := strings.ToUpper(e.Country)
+		n.geoip += fmt.Sprintf("%d,%d,%s\n", ip, ip, country)
+		n.geoip6 += fmt.Sprintf("%s,%s,%s\n", e.V6, e.V6, country)
 	}
-	return errors.Join(
-		os.Chmod(n.dir, 0o711),
-		os.WriteFile(filepath.Join(n.dir, geoIPName), []byte(n.geoip), 0o644),
-		os.WriteFile(filepath.Join(n.dir, resolvName), fmt.Appendf(nil, "nameserver %s\n", lab.ResolverV4), 0o644),
-	)
+	for _, name := range n.lab.Names() {
+		err := n.lab.Machine(name).Do(func() error {
+			return errors.Join(
+				os.MkdirAll(dir, 0o755),
+				os.Chmod(dir, 0o755), // the umask does not count here
+				writePublic(geoIPName, n.geoip),
+				writePublic(geoIP6Name, n.geoip6),
+				writePublic(resolvName, fmt.Sprintf("nameserver %s\n", lab.ResolverV4)),
+			)
+		})
+		if err != nil {
+			return fmt.Errorf("files on %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func writePublic(name, text string) error {
+	path := filepath.Join(dir, name)
+	return errors.Join(os.WriteFile(path, []byte(text), 0o644), os.Chmod(path, 0o644))
+}
+
+// readFile reads a file on the internet.
+func (n *Network) readFile(path ...string) ([]byte, error) {
+	return n.internet.ReadFile(filepath.Join(append([]string{dir}, path...)...))
 }
 
 // makeKeys makes the authority's two identities, which every torrc names, and
 // returns its fingerprint as a relay.
 func (n *Network) makeKeys(ctx context.Context, gencert string) (string, error) {
-	dir := filepath.Join(n.dir, authorityName)
-	keys := filepath.Join(dir, "keys")
-	certificate := filepath.Join(keys, "authority_certificate")
-	if err := os.MkdirAll(keys, 0o700); err != nil {
+	data := filepath.Join(dir, authorityName)
+	keys := filepath.Join(data, "keys")
+	const certificate = "authority_certificate"
+	if err := n.internet.Do(func() error { return os.MkdirAll(keys, 0o700) }); err != nil {
 		return "", err
 	}
 	v4, _ := address(authorityHost)
@@ -75,7 +111,8 @@ func (n *Network) makeKeys(ctx context.Context, gencert string) (string, error) 
 	wg.Go(func() {
 		cmd := n.internet.CommandContext(ctx, gencert, "--create-identity-key", "-m", "12", "-a", dirAddr.String(),
 			"--passphrase-fd", "0", "-i", filepath.Join(keys, "authority_identity_key"),
-			"-s", filepath.Join(keys, "authority_signing_key"), "-c", certificate)
+			"-s", filepath.Join(keys, "authority_signing_key"), "-c", filepath.Join(keys, certificate))
+		cmd.Dir = "/"
 		cmd.Stdin = strings.NewReader("lab\n")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			certErr = fmt.Errorf("tor-gencert: %w: %s", err, out)
@@ -83,9 +120,10 @@ func (n *Network) makeKeys(ctx context.Context, gencert string) (string, error) 
 	})
 	// Any authority will do here: only the key is wanted.
 	cmd := n.internet.CommandContext(ctx, n.tor, "--quiet", "--list-fingerprint", "--orport", "1",
-		"--dirauthority", "x 127.0.0.1:1 "+strings.Repeat("f", 40), "--datadirectory", dir,
-		"--nickname", authorityName, "--ignore-missing-torrc", "-f", filepath.Join(n.dir, "none"),
-		"--defaults-torrc", filepath.Join(n.dir, "none"))
+		"--dirauthority", "x 127.0.0.1:1 "+strings.Repeat("f", 40), "--datadirectory", data,
+		"--nickname", authorityName, "--ignore-missing-torrc", "-f", filepath.Join(dir, "none"),
+		"--defaults-torrc", filepath.Join(dir, "none"))
+	cmd.Dir = "/"
 	out, err := cmd.Output()
 	wg.Wait()
 	if err != nil {
@@ -97,7 +135,7 @@ func (n *Network) makeKeys(ctx context.Context, gencert string) (string, error) 
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	_, spaced, _ := strings.Cut(lines[len(lines)-1], " ")
 	fingerprint := strings.ReplaceAll(spaced, " ", "")
-	cert, err := os.ReadFile(certificate)
+	cert, err := n.readFile(authorityName, "keys", certificate)
 	if err != nil {
 		return "", err
 	}
@@ -118,25 +156,24 @@ func (n *Network) makeKeys(ctx context.Context, gencert string) (string, error) 
 func (n *Network) relays(authorityFP string) []relay {
 	v4, _ := address(authorityHost)
 	list := []relay{
-		{authorityName, n.relayTorrc(authorityName, authorityHost) + fmt.Sprintf(authorityLines, netip.AddrPortFrom(v4, dirPort), authorityFP)},
-		{middleName, n.relayTorrc(middleName, middleHost) + middleLines},
+		{authorityName, n.relayTorrc(authorityName, authorityHost) + fmt.Sprintf(authorityLines, netip.AddrPortFrom(v4, dirPort), authorityFP), guardFlags},
+		{middleName, n.relayTorrc(middleName, middleHost) + middleLines, middleFlags},
 	}
 	for i, e := range n.exits {
-		lines := fmt.Sprintf(exitLines, e.V4, e.V6, filepath.Join(n.dir, resolvName))
-		list = append(list, relay{e.Nickname, n.relayTorrc(e.Nickname, byte(firstExit+i)) + lines})
+		lines := fmt.Sprintf(exitLines, e.V4, e.V6, filepath.Join(dir, resolvName))
+		list = append(list, relay{e.Nickname, n.relayTorrc(e.Nickname, byte(firstExit+i)) + lines, exitFlags})
 	}
 	return list
 }
 
 // commonTorrc is what the network's own processes have in common.
 func (n *Network) commonTorrc(name string) string {
-	dir := filepath.Join(n.dir, name)
+	data := filepath.Join(dir, name)
 	return strings.Join(n.TorrcLines(), "\n") + fmt.Sprintf(`
 DataDirectory %s
 Log notice file %s
 ShutdownWaitLength 0
-SocksPort 0
-`, dir, filepath.Join(dir, logName))
+`, data, filepath.Join(data, logName))
 }
 
 func (n *Network) relayTorrc(name string, host byte) string {
@@ -150,11 +187,15 @@ OutboundBindAddressOR %s
 OutboundBindAddressOR [%s]
 ContactInfo none
 AssumeReachable 1
+SocksPort 0
 `, name, v4, v6, netip.AddrPortFrom(v4, orPort), netip.AddrPortFrom(v6, orPort), v4, v6)
 }
 
 // Relays do not cache directories, so that clients never ask one that has not
-// everything yet; hence they are no directories of onion services either.
+// everything yet; hence they are no directories of onion services either, nor
+// guards. Fast and Stable go to the better half of a real network; here a second
+// of uptime or a kilobyte decided, and without the two the authority is no guard
+// and clients stop before their first circuit until a later consensus.
 const authorityLines = `DirPort %s
 ExitRelay 0
 ExitPolicy reject *:*
@@ -172,6 +213,9 @@ TestingDirAuthVoteHSDir %s
 TestingDirAuthVoteHSDirIsStrict 1
 TestingMinExitFlagThreshold 0
 TestingAuthDirTimeToLearnReachability 0
+AuthDirFastGuarantee 1
+AuthDirVoteStableGuaranteeMinUptime 0
+AuthDirVoteStableGuaranteeMTBF 0
 `
 
 const middleLines = `DirCache 0
@@ -192,18 +236,29 @@ ServerDNSDetectHijacking 0
 ServerDNSTestAddresses
 `
 
-// onionTorrc logs what tells that the service's descriptor was taken.
+// onionTorrc logs what tells that the service's descriptor was taken. Its SOCKS
+// port is for waitExits: a name for the target through each exit.
 func (n *Network) onionTorrc() string {
-	dir := filepath.Join(n.dir, onionName)
-	return n.commonTorrc(onionName) + fmt.Sprintf(`Log [rend]info file %s
+	data := filepath.Join(dir, onionName)
+	torrc := n.commonTorrc(onionName) + fmt.Sprintf(`Log [rend]info file %s
 HiddenServiceDir %s
 HiddenServicePort 80 %s
-`, filepath.Join(dir, uploadsName), filepath.Join(dir, "service"), netip.AddrPortFrom(lab.TargetV4, 80))
+SocksPort %s
+`, filepath.Join(data, uploadsName), filepath.Join(data, "service"), netip.AddrPortFrom(lab.TargetV4, 80), probeAddr)
+	for _, e := range n.exits {
+		torrc += fmt.Sprintf("MapAddress %s %s.%s.exit\n", probeName(e), lab.TargetV4, e.Fingerprint)
+	}
+	return torrc
 }
+
+// probeAddr is on the loopback of the internet, where nobody else uses it.
+const probeAddr = "127.0.0.1:9050"
+
+func probeName(e Exit) string { return e.Nickname + ".probe" }
 
 // readFingerprint takes it from the file that a relay writes when it starts.
 func (n *Network) readFingerprint(e *Exit) error {
-	b, err := os.ReadFile(filepath.Join(n.dir, e.Nickname, "fingerprint"))
+	b, err := n.readFile(e.Nickname, "fingerprint")
 	if err != nil {
 		return err
 	}

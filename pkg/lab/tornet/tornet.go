@@ -11,14 +11,14 @@
 // alone caches and serves directories, and many short voting intervals.
 //
 // A Network may be used from many goroutines. It belongs to the process that
-// started it; closing the lab ends its processes too, but only Close removes
-// its files.
+// started it, whose end it survives; closing the lab removes all of it.
 package tornet
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -38,16 +38,15 @@ const (
 	readyTimeout = time.Minute
 	// restartTimeout bounds StartExit, which has no context.
 	restartTimeout = 15 * time.Second
+	// dir is where the network has its files on the internet, and where every
+	// machine has those that a client's torrc names.
+	dir = "/run/tornet"
 	// maxExits keeps the exits' addresses in their subnet.
 	maxExits = 200
 )
 
 // Options says what to start.
 type Options struct {
-	// Dir is an existing directory in which the network makes one of its own, which
-	// Close removes; not below /etc, /run, /var/lib or /var/log, which are a
-	// machine's own. Empty means the system's directory for temporary files.
-	Dir string
 	// Countries are where the exits are, one in each, as two lower case letters.
 	// Empty means de and nl.
 	Countries []string
@@ -64,10 +63,11 @@ type Exit struct {
 
 // Network is a running Tor network.
 type Network struct {
+	lab       *lab.Lab
 	internet  *lab.Machine
 	tor       string // path of the program
-	dir       string
 	geoip     string
+	geoip6    string
 	authority string // the DirAuthority line
 	onion     string
 	exits     []Exit
@@ -81,9 +81,10 @@ type Network struct {
 func Start(ctx context.Context, l *lab.Lab) (*Network, error) { return StartWith(ctx, l, Options{}) }
 
 // StartWith starts a network on the lab's internet and returns when every relay is in
-// the consensus and the onion service can be reached. A lab has room for one
-// network at a time. On failure nothing of it is left but its addresses, which
-// are the lab's until that is closed. Without tor it returns fault.Unavailable.
+// the consensus with the flags it needs, the target was fetched through each exit and
+// the onion service can be reached. A lab has room for one network at a time: with a
+// second it returns fault.Exists. On failure nothing of it is left but its addresses,
+// which are the lab's until that is closed. Without tor it returns fault.Unavailable.
 func StartWith(ctx context.Context, l *lab.Lab, o Options) (*Network, error) {
 	if len(o.Countries) == 0 {
 		o.Countries = []string{"de", "nl"}
@@ -99,18 +100,13 @@ func StartWith(ctx context.Context, l *lab.Lab, o Options) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	base, err := filepath.Abs(filepath.Join(o.Dir, "."))
-	if o.Dir == "" {
-		base, err = os.TempDir(), nil
-	}
-	if err != nil {
+	n := &Network{lab: l, internet: l.Machine(lab.Internet), tor: tor, running: map[string]*process{}}
+	if err := n.internet.Do(func() error { return os.Mkdir(dir, 0o711) }); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			err = fault.Wrap(err, fault.Exists, "lab %s has a tor network", l.ID())
+		}
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(base, "vpnd-tornet-")
-	if err != nil {
-		return nil, err
-	}
-	n := &Network{internet: l.Machine(lab.Internet), tor: tor, dir: dir, running: map[string]*process{}}
 	for i, c := range o.Countries {
 		v4, v6 := address(byte(firstExit + i))
 		n.exits = append(n.exits, Exit{Nickname: "exit" + c, Country: c, V4: v4, V6: v6})
@@ -176,6 +172,9 @@ func (n *Network) start(ctx context.Context, gencert string) error {
 	if err := n.launch(onionName, n.onionTorrc()); err != nil {
 		return err
 	}
+	if err := n.waitExits(ctx); err != nil {
+		return err
+	}
 	return n.waitOnion(ctx)
 }
 
@@ -203,18 +202,20 @@ func (n *Network) addAddresses() error {
 	})
 }
 
-// TorrcLines is what a client's torrc needs to use this network and no other.
+// TorrcLines is what the torrc of a client on a machine of the lab needs to use
+// this network and no other. The files that they name are for everybody to read.
 func (n *Network) TorrcLines() []string {
 	return []string{
 		"TestingTorNetwork 1",
 		n.authority,
 		"PathsNeededToBuildCircuits 0.6",
 		"TestingDirConnectionMaxStall 5",
-		"GeoIPFile " + filepath.Join(n.dir, geoIPName),
+		"GeoIPFile " + filepath.Join(dir, geoIPName),
+		"GeoIPv6File " + filepath.Join(dir, geoIP6Name),
 	}
 }
 
-// GeoIP is the text of the file that TorrcLines names: where the exits are.
+// GeoIP is the text of the IPv4 file that TorrcLines names: where the exits are.
 func (n *Network) GeoIP() string { return n.geoip }
 
 // Exits lists the exits in the order of Options.Countries, stopped ones too.
@@ -289,8 +290,12 @@ func (n *Network) Close() error {
 	}
 	wg.Wait()
 	clear(n.running)
-	if err := os.RemoveAll(n.dir); err != nil {
-		return fmt.Errorf("remove the files of the tor network: %w", err)
+	var errs []error
+	for _, name := range n.lab.Names() {
+		err := n.lab.Machine(name).Do(func() error { return os.RemoveAll(dir) })
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // not there: the lab was closed first
+			errs = append(errs, fmt.Errorf("remove the files of the tor network: %w", err))
+		}
 	}
-	return nil
+	return errors.Join(errs...)
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 
 	"vpnd/pkg/api/auth"
+	"vpnd/pkg/api/canary"
 	"vpnd/pkg/api/ipam"
 	"vpnd/pkg/api/keys"
 	"vpnd/pkg/api/lanes"
@@ -61,11 +62,32 @@ func (c *control) forwarded() []forwarding {
 		forward("sessions", sessions.GetOverview),
 
 		forward("lanes", lanes.List),
+		forward("lanes", lanes.Switch),
 
 		forward("tor", tor.GetStatus),
 		forward("tor", tor.SetWish),
 		forward("tor", tor.Start),
 		forward("tor", tor.Stop),
+		forward("tor", tor.ListCircuits),
+		forward("tor", tor.GetCircuit),
+		forward("tor", tor.CloseCircuit),
+		forward("tor", tor.ListStreams),
+		forward("tor", tor.NewID),
+		forward("tor", tor.ListExits),
+		forward("tor", tor.SetExit),
+		forward("tor", tor.ClearExit),
+		forward("tor", tor.ListRelays),
+		forward("tor", tor.ListBridges),
+		forward("tor", tor.AddBridge),
+		forward("tor", tor.RemoveBridge),
+		forward("tor", tor.TestBridge),
+		forward("tor", tor.UseBridges),
+		forward("tor", tor.SetIsolation),
+		forward("tor", tor.ListOnions),
+		forward("tor", tor.RunCheck),
+
+		forward("canary", canary.Run),
+		forward("canary", canary.Last),
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vpnd/pkg/api/auth"
+	"vpnd/pkg/api/canary"
 	"vpnd/pkg/api/events"
 	"vpnd/pkg/api/ipam"
 	"vpnd/pkg/api/keys"
@@ -112,7 +113,7 @@ func newWorld(t *testing.T, env ...string) *world {
 	}
 	w := &world{t: t, dir: dir, socket: filepath.Join(dir, "control.sock"), fake: &fake{}}
 	w.peers = map[string]service.Sibling{}
-	for _, name := range []string{"supervisor", "keys", "users", "auth", "ipam", "sessions", "lanes", "tor", "gateway"} {
+	for _, name := range []string{"supervisor", "keys", "users", "auth", "ipam", "sessions", "lanes", "tor", "canary", "gateway"} {
 		w.peers[name] = service.Sibling{Socket: w.fake.serve(t, dir, name)}
 	}
 	w.listen, err = net.ListenUnix("unix", &net.UnixAddr{Name: w.socket})
@@ -279,11 +280,32 @@ func (f *fake) serve(t *testing.T, dir, name string) string {
 		rpc.Handle(s, sessions.GetOverview, answer[struct{}](sessions.Overview{Online: 2, Synced: true}))
 	case "lanes":
 		rpc.Handle(s, lanes.List, answer[struct{}](rpc.List[lanes.Lane]{Total: 1, Items: []lanes.Lane{{Name: lanes.VPN, State: "up"}}}))
+		rpc.Handle(s, lanes.Switch, answer[lanes.SwitchRequest](lanes.Lane{Name: lanes.VPN}))
 	case "tor":
 		rpc.Handle(s, tor.GetStatus, answer[struct{}](tor.Status{}))
 		rpc.Handle(s, tor.SetWish, answer[tor.WishRequest](tor.Status{}))
 		rpc.Handle(s, tor.Start, answer[struct{}](tor.Status{}))
 		rpc.Handle(s, tor.Stop, answer[struct{}](tor.Status{}))
+		rpc.Handle(s, tor.ListCircuits, answer[struct{}](rpc.List[tor.Circuit]{}))
+		rpc.Handle(s, tor.GetCircuit, answer[tor.CircuitRef](tor.Circuit{}))
+		rpc.Handle(s, tor.CloseCircuit, answer[tor.CircuitRef](rpc.None{}))
+		rpc.Handle(s, tor.ListStreams, answer[struct{}](rpc.List[tor.Stream]{}))
+		rpc.Handle(s, tor.NewID, answer[tor.NewIDRequest](tor.NewIDReply{}))
+		rpc.Handle(s, tor.ListExits, answer[struct{}](rpc.List[tor.Choice]{}))
+		rpc.Handle(s, tor.SetExit, answer[tor.ExitRequest](tor.ExitReply{}))
+		rpc.Handle(s, tor.ClearExit, answer[tor.UserRef](rpc.None{}))
+		rpc.Handle(s, tor.ListRelays, answer[tor.RelayRequest](rpc.List[tor.Relay]{}))
+		rpc.Handle(s, tor.ListBridges, answer[struct{}](rpc.List[tor.Bridge]{}))
+		rpc.Handle(s, tor.AddBridge, answer[tor.BridgeRequest](tor.Bridge{}))
+		rpc.Handle(s, tor.RemoveBridge, answer[tor.BridgeRef](rpc.None{}))
+		rpc.Handle(s, tor.TestBridge, answer[tor.BridgeRef](tor.BridgeTest{}))
+		rpc.Handle(s, tor.UseBridges, answer[tor.BridgeUse](tor.Status{}))
+		rpc.Handle(s, tor.SetIsolation, answer[tor.IsolationRequest](tor.Status{}))
+		rpc.Handle(s, tor.ListOnions, answer[struct{}](rpc.List[tor.Onion]{}))
+		rpc.Handle(s, tor.RunCheck, answer[struct{}](tor.Check{}))
+	case "canary":
+		rpc.Handle(s, canary.Run, answer[canary.RunRequest](canary.Result{}))
+		rpc.Handle(s, canary.Last, answer[struct{}](rpc.List[canary.Result]{}))
 	}
 	path := filepath.Join(dir, name+".sock")
 	l, err := net.Listen("unix", path)

@@ -94,6 +94,7 @@ func New(cfg Config, d Deps) *Gateway {
 	rpc.Handle(s, client.PostHeartbeat, g.heartbeat)
 	rpc.Handle(s, client.PostClose, g.close)
 	rpc.Handle(s, client.PostVerify, g.verify)
+	rpc.Handle(s, client.GetLaneStates, g.laneStates)
 	return g
 }
 
@@ -200,6 +201,11 @@ func (g *Gateway) heartbeat(ctx context.Context, _ *struct{}) (*client.Beat, err
 		return nil, refusedBeat(res)
 	}
 	return &client.Beat{State: string(res.State), Recovered: res.Recovered, HeartbeatTTL: ttl}, nil
+}
+
+func (g *Gateway) laneStates(ctx context.Context, _ *struct{}) (*client.LaneStates, error) {
+	who := bearer(ctx)
+	return sessions.GetLanes.Call(ctx, g.sessions, &sessions.LanesRequest{User: who.UserID, Device: who.DeviceID})
 }
 
 func (g *Gateway) close(ctx context.Context, _ *struct{}) (*rpc.None, error) {

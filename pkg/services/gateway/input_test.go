@@ -38,6 +38,7 @@ func operations() []struct {
 		{"POST", "/session/heartbeat", true, nil},
 		{"POST", "/session/close", true, nil},
 		{"POST", "/vpn/verify/id", true, nil},
+		{"GET", "/session/lanes", true, nil},
 	}
 }
 
@@ -187,12 +188,24 @@ func TestWhatSiblingsAreTold(t *testing.T) {
 		note("close %s %s%s %v", r.Body.Device, r.Body.User, r.Body.Reason, r.Body.Forget)
 		return &sessions.ClosedReply{}, nil
 	}
+	w.onLanes = func(_ context.Context, r *sessions.LanesRequest) (*client.LaneStates, error) {
+		note("lanes %s %s", r.User, r.Device)
+		return &client.LaneStates{Tor: client.LaneState{State: "up", Exits: []string{"de"}, Strict: true, ExitCountry: "de"}}, nil
+	}
 	w.call("POST", "/auth/login", "", `{"kid":"a","enc":"b","ciphertext":"c"}`)
 	w.call("POST", "/vpn/initiate", w.token(), `{"public_key":"k"}`)
 	if a := w.call("POST", "/session/close", w.token(), ""); a.status != 204 || a.body != "" {
 		t.Errorf("close: %d %q", a.status, a.body)
 	}
-	want := []string{"login a b c from 127.0.0.1", "open usr_1 dev_1 k from 127.0.0.1", "close dev_1 closed_by_user false"}
+	if a := w.call("GET", "/session/lanes", w.token(), ""); a.status != 200 || !strings.Contains(a.body, `"exit_country":"de"`) {
+		t.Errorf("lanes: %d %q", a.status, a.body)
+	}
+	w.onLanes = func(context.Context, *sessions.LanesRequest) (*client.LaneStates, error) {
+		return nil, fault.New(fault.NotFound, "no session is open").WithReason("no_session")
+	}
+	wantProblem(t, "no session", w.call("GET", "/session/lanes", w.token(), ""), 404, fault.NotFound, "no_session")
+	wantProblem(t, "no token", w.call("GET", "/session/lanes", "", ""), 401, fault.Unauthenticated, "missing_token")
+	want := []string{"login a b c from 127.0.0.1", "open usr_1 dev_1 k from 127.0.0.1", "close dev_1 closed_by_user false", "lanes usr_1 dev_1"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -53,6 +53,7 @@ type world struct {
 	onOpen  func(context.Context, *sessions.InitiateRequest) (*client.Initiated, error)
 	onBeats func(context.Context, *sessions.BeatRequest) (*sessions.BeatReply, error)
 	onClose func(context.Context, *sessions.CloseRequest) (*sessions.ClosedReply, error)
+	onLanes func(context.Context, *sessions.LanesRequest) (*client.LaneStates, error)
 }
 
 func must(t testing.TB, errs ...error) {
@@ -227,6 +228,13 @@ func (w *world) startSessions() (stop func()) {
 				return w.onClose(ctx, r)
 			}
 			return &sessions.ClosedReply{}, nil
+		})
+		rpc.Handle(s, sessions.GetLanes, func(ctx context.Context, r *sessions.LanesRequest) (*client.LaneStates, error) {
+			w.count("sessions")
+			if w.onLanes != nil {
+				return w.onLanes(ctx, r)
+			}
+			return &client.LaneStates{VPN: client.LaneState{State: "up"}, Tor: client.LaneState{State: "unknown"}}, nil
 		})
 	})
 }

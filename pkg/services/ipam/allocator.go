@@ -89,7 +89,8 @@ func New(cfg Config, deps Deps) (*Allocator, error) {
 	}
 	for i, p := range cfg.Prefixes {
 		var err error
-		if a.pools[i], err = pool.New(p); err != nil {
+		// The highest address is that of the leak test's device.
+		if a.pools[i], err = pool.New(p, pool.Last(p)); err != nil {
 			return nil, fmt.Errorf("pool of lane %s %s: %w", slotNames[i].lane, slotNames[i].family, err)
 		}
 	}

@@ -44,7 +44,7 @@ func config(prefixes ...string) ipam.Config {
 	return c
 }
 
-// narrow has room for five devices.
+// narrow has room for four devices.
 func narrow() ipam.Config {
 	return config("10.8.0.0/29", "fd08::/125", "10.9.0.0/29", "fd09::/125")
 }
@@ -150,7 +150,7 @@ func TestLeaseIsStickyAcrossRestarts(t *testing.T) {
 
 func TestQuarantineBeforeReuseAlsoAcrossRestarts(t *testing.T) {
 	for _, restart := range []bool{false, true} {
-		w := newWorld(t, config("10.8.0.0/30", "fd08::/64", "10.9.0.0/16", "fd09::/64")) // one device
+		w := newWorld(t, config("10.8.0.0/16", "fd08::/126", "10.9.0.0/16", "fd09::/64")) // one device
 		was := w.acquire("a")
 		w.release("a")
 		w.release("a") // nothing to release is fine
@@ -164,10 +164,10 @@ func TestQuarantineBeforeReuseAlsoAcrossRestarts(t *testing.T) {
 			t.Fatalf("restart %v: got %#v", restart, f)
 		}
 		w.now = w.now.Add(time.Second)
-		if got := w.acquire("b"); got.VPN.IPv4 != was.VPN.IPv4 {
-			t.Errorf("got %s, want %s", got.VPN.IPv4, was.VPN.IPv4)
+		if got := w.acquire("b"); got.VPN.IPv6 != was.VPN.IPv6 {
+			t.Errorf("got %s, want %s", got.VPN.IPv6, was.VPN.IPv6)
 		}
-		if st := w.Status().Pools[0]; st.Used != 1 || st.Quarantined != 0 || st.Free != 0 {
+		if st := w.Status().Pools[1]; st.Used != 1 || st.Quarantined != 0 || st.Free != 0 {
 			t.Errorf("status %+v", st)
 		}
 	}
@@ -175,9 +175,9 @@ func TestQuarantineBeforeReuseAlsoAcrossRestarts(t *testing.T) {
 
 func TestExhaustedSaysHowToEnlarge(t *testing.T) {
 	for i, full := range []ipam.Config{
-		config("10.8.0.0/30", "fd08::/64", "10.9.0.0/16", "fd09::/64"),
+		config("10.8.0.0/29", "fd08::/64", "10.9.0.0/16", "fd09::/64"),
 		config("10.8.0.0/16", "fd08::/126", "10.9.0.0/16", "fd09::/64"),
-		config("10.8.0.0/16", "fd08::/64", "10.9.0.0/30", "fd09::/64"),
+		config("10.8.0.0/16", "fd08::/64", "10.9.0.0/29", "fd09::/64"),
 		config("10.8.0.0/16", "fd08::/64", "10.9.0.0/16", "fd09::/126"),
 	} {
 		w := newWorld(t, full)
@@ -217,8 +217,8 @@ func TestChangedPrefixEndsOnlyLeasesThatDoNotFit(t *testing.T) {
 		keep   int    // of the devices with 10.8.0.2 to 10.8.0.9
 	}{
 		{"elsewhere", "10.66.0.0/16", 0},
-		{"narrower, one is the broadcast address", "10.8.0.0/29", 5},
-		{"inside, one is the gateway", "10.8.0.4/30", 1},
+		{"narrower, two are the broadcast address and the leak test's", "10.8.0.0/29", 4},
+		{"inside, two are the gateway and the leak test's", "10.8.0.4/30", 0},
 		{"wider", "10.0.0.0/12", 8},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -268,8 +268,33 @@ func TestChangedPrefixEndsOnlyLeasesThatDoNotFit(t *testing.T) {
 	}
 }
 
+func TestTheLeakTestsAddressesAreNeverLeased(t *testing.T) {
+	reserved := []string{"10.8.0.6", "fd08::7", "10.9.0.6", "fd09::7"}
+	for i := range reserved {
+		cfg := config("10.8.0.0/24", "fd08::/120", "10.9.0.0/24", "fd09::/120")
+		cfg.Prefixes[i] = narrow().Prefixes[i] // alone limits how many there are
+		w := newWorld(t, cfg)
+		given := 0
+		for ; ; given++ {
+			l, err := w.Acquire(t.Context(), id.Device(fmt.Sprint(given)), "u")
+			if errors.Is(err, fault.Exhausted) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := addrs(l)[i]; got == netip.MustParseAddr(reserved[i]) {
+				t.Errorf("%s was leased", got)
+			}
+		}
+		if want := 4 + i%2; given != want { // all the others
+			t.Errorf("%s: %d leases, want %d", cfg.Prefixes[i], given, want)
+		}
+	}
+}
+
 func TestAClockThatWasWrongTakesNoAddressAway(t *testing.T) {
-	w := newWorld(t, config("10.8.0.0/30", "fd08::/64", "10.9.0.0/16", "fd09::/64"))
+	w := newWorld(t, config("10.8.0.0/16", "fd08::/126", "10.9.0.0/16", "fd09::/64"))
 	w.now = start.AddDate(50, 0, 0)
 	w.acquire("a")
 	w.release("a")

@@ -43,7 +43,7 @@ func TestRandomOperationsAgainstAnOracle(t *testing.T) {
 					}
 					continue
 				}
-				free := 5 - len(held)
+				free := 4 - len(held)
 				for a, until := range rests {
 					if until.After(w.now) && w.cfg.Prefixes[0].Contains(a) {
 						free--

@@ -50,10 +50,14 @@ type lane struct {
 	wake    chan struct{} // asks for a look at the interface now
 	changed chan struct{} // asks for a comparison of its peers now
 
+	route sync.Mutex  // one use of links at a time
+	links *link.Links // for the routing rule, kept open; nil before the first use
+
 	mu     sync.RWMutex
 	dev    *wgdev.Device // nil while the interface is not there
 	tried  chan struct{} // closed at the end of the next attempt to bring it up
 	public wgdev.Key
+	canary wgdev.Key // of the leak test's device; zero when it has no peer
 	state  string
 	reason string
 	at     time.Time // of state
@@ -143,41 +147,6 @@ func (l *lane) address(ctx context.Context) error {
 	})
 }
 
-// sealed tells whether the kernel itself refuses to forward what comes from this
-// lane, which is wanted of lane tor alone.
-func (l *lane) sealed() (ok bool, err error) {
-	ok = true
-	err = l.routing(func(links *link.Links) (err error) {
-		ok, err = links.Prohibited(l.cfg.Interface)
-		return err
-	})
-	return ok && err == nil, err
-}
-
-// seal makes lane tor's routing rule, the lock that needs neither nftables nor
-// us.
-func (l *lane) seal() error {
-	return l.routing(func(links *link.Links) error { return links.Prohibit(l.cfg.Interface) })
-}
-
-// unseal takes the rule back. No interface of that name may be left.
-func (l *lane) unseal() error {
-	return l.routing(func(links *link.Links) error { return links.Unprohibit(l.cfg.Interface) })
-}
-
-// routing does something about lane tor's routing rule; other lanes have none.
-func (l *lane) routing(do func(*link.Links) error) error {
-	if l.name != api.Tor {
-		return nil
-	}
-	links, err := link.Open()
-	if err != nil {
-		return err
-	}
-	defer links.Close()
-	return do(links)
-}
-
 // set notes a state. The caller holds mu.
 func (l *lane) set(state, reason string) {
 	if l.state != state {
@@ -190,13 +159,13 @@ func (l *lane) set(state, reason string) {
 func (l *lane) setUp() { l.set(l.shown, l.shownReason) }
 
 // show says what state a working lane is in.
-func (l *lane) show(state api.TorState, reason string) {
+func (l *lane) show(state, reason string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if state == api.TorUp {
+	if state == stateUp {
 		reason = ""
 	}
-	l.shown, l.shownReason = string(state), reason
+	l.shown, l.shownReason = state, reason
 	if l.dev != nil && l.state != stateFailed {
 		l.setUp()
 	}

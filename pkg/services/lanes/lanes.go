@@ -43,7 +43,8 @@ type Lanes struct {
 	book    *wgdev.EndpointBook
 	guarded chan struct{} // closed when the rules are in place for the first time
 
-	flipping sync.Mutex // one change of lane tor's state at a time; it comes before mu
+	flipping sync.Mutex    // one change of the rules' state at a time; it comes before mu
+	rewall   chan struct{} // asks for a look at the rules now
 
 	reading  sync.Mutex    // one reading of freshen at a time
 	readings atomic.Uint64 // begun by freshen
@@ -60,6 +61,9 @@ type Lanes struct {
 	last    map[id.Device]api.PeerStats // as of the latest reading
 	wallErr error
 	tor     torLease
+	vpn     vpnSwitch
+	canary  wgdev.Key // of the leak test's device; zero when it has no peer
+	repairs repairs
 }
 
 // wanted is a device's peer on both interfaces.
@@ -96,8 +100,8 @@ func New(cfg Config, log *slog.Logger, publish func(events.Event)) (*Lanes, erro
 	}
 	l := &Lanes{
 		cfg: cfg, log: log, publish: publish, epoch: rpc.NewRequestID(), wall: wall, book: wgdev.NewEndpointBook(),
-		guarded: make(chan struct{}),
-		want:    map[id.Device]wanted{}, byKey: map[wgdev.Key]id.Device{}, last: map[id.Device]api.PeerStats{},
+		guarded: make(chan struct{}), rewall: make(chan struct{}, 1),
+		want: map[id.Device]wanted{}, byKey: map[wgdev.Key]id.Device{}, last: map[id.Device]api.PeerStats{},
 		wallErr: errors.New("not in place yet"), tor: torLease{reason: whyStarted},
 	}
 	l.lanes[0] = newLane(api.VPN, cfg.Lanes.VPN, cfg)
@@ -106,9 +110,10 @@ func New(cfg Config, log *slog.Logger, publish func(events.Event)) (*Lanes, erro
 }
 
 func wallLane(c config.Lane) nft.Lane {
+	canary := canaryAddrs(c)
 	return nft.Lane{
 		Interface: c.Interface, Prefix4: c.IPv4, Prefix6: c.IPv6,
-		Gateway4: c.IPv4.Addr().Next(), Gateway6: c.IPv6.Addr().Next(),
+		Gateway4: c.IPv4.Addr().Next(), Gateway6: c.IPv6.Addr().Next(), Canary4: canary[0], Canary6: canary[1],
 	}
 }
 
@@ -125,6 +130,9 @@ func (l *Lanes) Put(ctx context.Context, p api.Peer) error {
 	}
 	l.changing.RLock()
 	defer l.changing.RUnlock()
+	if l.isCanary(w.key) {
+		return fault.InvalidField("body.public_key", "is that of the leak test's device")
+	}
 	var failed [2]error
 	err = l.bothLanes(func(i int) error {
 		failed[i] = l.lanes[i].upsert(ctx, w.peer(i))
@@ -210,7 +218,7 @@ func (l *Lanes) unwant(removals []api.Removal, keys []wgdev.Key) (last []api.Pee
 	defer l.mu.Unlock()
 	for i, r := range removals {
 		owner, known := l.byKey[keys[i]]
-		if known && owner != r.Device {
+		if known && owner != r.Device || keys[i] == l.canary && !l.canary.IsZero() {
 			continue
 		}
 		remove = append(remove, keys[i])
@@ -246,6 +254,10 @@ func (l *Lanes) Sync(ctx context.Context, peers []api.Peer) (api.Synced, error) 
 	}
 	l.changing.Lock()
 	defer l.changing.Unlock()
+	if device, ok := byKey[l.canaryKey()]; ok {
+		l.log.Warn("canary_key_taken", "device", device)
+		l.wantCanary(wgdev.Key{}) // the device keeps it
+	}
 	var done [2]difference
 	err := l.bothLanes(func(i int) (err error) {
 		done[i], err = l.lanes[i].equalize(ctx, want, i, l.book)

@@ -37,6 +37,9 @@ type role struct {
 	Compare  time.Duration
 }
 
+// callerFile says whom the next connection comes from.
+const callerFile = "caller"
+
 // compareEvery is short, so that tests see a stranger's change repaired.
 const compareEvery = 300 * time.Millisecond
 
@@ -95,7 +98,10 @@ func serve(text string) error {
 		lanes.Register(env.Server, all)
 		return service.Instance{Run: all.Run, Ready: all.Ready}, nil
 	}}
-	admit := func(rpc.PeerCred) (rpc.Caller, error) { return rpc.Caller{Name: "sessions", Access: rpc.Internal}, nil }
+	admit := func(rpc.PeerCred) (rpc.Caller, error) {
+		name, err := os.ReadFile(filepath.Join(r.RunDir, callerFile))
+		return rpc.Caller{Name: string(name), Access: rpc.Internal}, err
+	}
 	if err := service.Serve(ctx, def, env, admit, l); !errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -50,6 +50,9 @@ func (l *lane) compare(ctx context.Context, want map[id.Device]wanted, index int
 	for _, w := range want {
 		missing[w.key] = w.peer(index)
 	}
+	if c, ok := l.canaryPeer(); ok {
+		missing[c.PublicKey] = c
+	}
 	var p plan
 	for _, h := range have {
 		w, ok := missing[h.PublicKey]

@@ -35,7 +35,7 @@ func (c *client) in() *link.Links {
 
 // passes tells whether a datagram from one of a namespace's addresses arrives at
 // an address of another namespace.
-func passes(t *testing.T, from *netns.NS, source string, to *netns.NS, addr string) bool {
+func passes(t testing.TB, from *netns.NS, source string, to *netns.NS, addr string) bool {
 	t.Helper()
 	var in *net.UDPConn
 	var out net.Conn

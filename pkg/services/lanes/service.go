@@ -74,6 +74,21 @@ func Register(s *rpc.Server, l *Lanes) {
 		a, err := l.SetTor(ctx, r.Body.State, r.Body.Reason, time.Duration(r.Body.Lease)*time.Second)
 		return &a, err
 	})
+	rpc.Handle(s, api.Switch, func(ctx context.Context, r *api.SwitchRequest) (*api.Lane, error) {
+		lane, err := l.Switch(ctx, r.Body.Up)
+		return &lane, err
+	})
+	rpc.Handle(s, api.PutCanary, func(ctx context.Context, r *api.CanaryRequest) (*api.CanaryCounts, error) {
+		if err := l.PutCanary(ctx, r.Body.PublicKey); err != nil {
+			return nil, err
+		}
+		c, err := l.Canary(ctx)
+		return &c, err
+	})
+	rpc.Handle(s, api.GetCanary, func(ctx context.Context, _ *struct{}) (*api.CanaryCounts, error) {
+		c, err := l.Canary(ctx)
+		return &c, err
+	})
 	rpc.Handle(s, api.List, func(context.Context, *struct{}) (*rpc.List[api.Lane], error) {
 		list := l.List()
 		return &rpc.List[api.Lane]{Items: list, Total: len(list)}, nil
@@ -151,6 +166,7 @@ func Teardown(ctx context.Context, c config.Config, runDir string) error {
 	}
 	for _, ln := range l.lanes {
 		err = errors.Join(err, ln.unseal())
+		ln.forget()
 	}
 	return errors.Join(err, l.wall.Remove(ctx))
 }

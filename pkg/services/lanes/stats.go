@@ -112,7 +112,7 @@ func (l *Lanes) List() []api.Lane {
 // Ready tells why a lane does not carry what it should.
 func (l *Lanes) Ready() error {
 	for _, ln := range l.List() {
-		if ln.State == stateFailed || ln.State == stateDown {
+		if ln.State == stateFailed || ln.State == stateDown && ln.Reason != whyOperator {
 			return fault.New(fault.Unavailable, "lane %s: %s", ln.Name, ln.Reason)
 		}
 	}

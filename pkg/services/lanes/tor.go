@@ -59,7 +59,7 @@ func (l *Lanes) SetTor(ctx context.Context, state api.TorState, reason string, l
 	defer l.flipping.Unlock()
 	want := torStateOf(state)
 	if want != l.torState() {
-		if err := l.wall.Apply(ctx, nft.State{VPN: nft.VPNUp, Tor: want}); err != nil {
+		if err := l.apply(ctx, nft.State{VPN: l.vpnState(), Tor: want}); err != nil {
 			return api.TorAnswer{}, err
 		}
 	}
@@ -72,6 +72,7 @@ func (l *Lanes) SetTor(ctx context.Context, state api.TorState, reason string, l
 			out.Gateways = append(out.Gateways, g.Addr())
 		}
 	}
+	out.Canary = canaryAddrs(l.lanes[1].cfg)
 	if out.Gateways == nil {
 		out.Gateways = []netip.Addr{}
 	}
@@ -88,10 +89,10 @@ func (l *Lanes) noteTor(state nft.TorState, reason string, lease time.Duration) 
 	}
 	l.tor.state, l.tor.reason, l.tor.until = state, reason, now.Add(lease)
 	l.mu.Unlock()
-	l.lanes[1].show(torStateName(state), reason)
+	l.lanes[1].show(string(torStateName(state)), reason)
 	if changed {
 		l.log.Info("lane_tor_changed", "state", torStateName(state), "reason", reason)
-		l.publish(events.Event{Type: "lane.changed", Reason: string(torStateName(state)), Message: reason})
+		l.publish(events.Event{Type: "lane.changed", Reason: string(torStateName(state)), Message: reason, Data: map[string]string{"lane": string(api.Tor)}})
 	}
 }
 
@@ -111,7 +112,7 @@ func (l *Lanes) expireTor(ctx context.Context) {
 	if !over {
 		return
 	}
-	if err := l.wall.Apply(ctx, nft.State{VPN: nft.VPNUp}); err != nil {
+	if err := l.apply(ctx, nft.State{VPN: l.vpnState()}); err != nil {
 		l.log.Error("lane_tor_not_blocked", "err", err)
 		return
 	}
@@ -123,7 +124,7 @@ func (l *Lanes) expireTor(ctx context.Context) {
 // no state are for guard to replace.
 func (l *Lanes) adoptTor(ctx context.Context) {
 	for _, state := range []nft.TorState{nft.TorUp, nft.TorMaintenance} {
-		held, err := l.wall.Adopt(ctx, nft.State{VPN: nft.VPNUp, Tor: state})
+		held, err := l.wall.Adopt(ctx, nft.State{VPN: l.vpnState(), Tor: state})
 		if err == nil && held {
 			l.noteTor(state, "as it was before a restart", adoptFor)
 			return

@@ -16,6 +16,7 @@ import (
 const (
 	watchEvery     = 100 * time.Millisecond // interfaces that are gone
 	wallEvery      = 250 * time.Millisecond // rules that a stranger changed
+	listenEvery    = 5 * time.Second        // between attempts to be told of changes
 	endpointsEvery = 5 * time.Second        // endpoints written down
 	compareEvery   = 30 * time.Second       // peers compared with the interfaces
 )
@@ -26,8 +27,16 @@ func (l *Lanes) Run(ctx context.Context) error {
 	if err := l.book.Load(l.bookPath()); err != nil {
 		l.log.Warn("endpoints_not_loaded", "err", err)
 	}
+	l.loadVPN()
+	defer func() {
+		for _, ln := range l.lanes {
+			ln.forget()
+		}
+	}()
 	var all sync.WaitGroup
 	all.Go(func() { l.keepWall(ctx) })
+	all.Go(func() { l.listen(ctx, "nftables", func(wake func()) error { return nft.Watch(ctx, 0, wake) }) })
+	all.Go(func() { l.listen(ctx, "routing rules", func(wake func()) error { return link.WatchRules(ctx, wake) }) })
 	for i, ln := range l.lanes {
 		all.Go(func() { l.keepUp(ctx, ln) })
 		all.Go(func() { each(ctx, l.cfg.CompareEvery, ln.changed, func() { l.compare(ctx, i) }) })
@@ -60,7 +69,7 @@ func (l *Lanes) keepWall(ctx context.Context) {
 	forwarding := false
 	var said string
 	l.adoptTor(ctx)
-	each(ctx, wallEvery, nil, func() {
+	each(ctx, wallEvery, l.rewall, func() {
 		l.expireTor(ctx)
 		if !l.guard(ctx) || forwarding {
 			return
@@ -84,21 +93,18 @@ func (l *Lanes) guard(ctx context.Context) bool {
 	sealed = sealed && err == nil
 	if walled && sealed {
 		l.setWall(nil)
-		select {
-		case <-l.guarded:
-		default: // adopted from an earlier run of ours
-			close(l.guarded)
-		}
+		l.nowGuarded(ctx) // perhaps adopted from an earlier run of ours
 		return true
 	}
 	err = nil
 	if !sealed {
-		drift.Problems = append(drift.Problems, "the routing rule of "+tor.cfg.Interface+" is missing")
-		err = tor.seal()
+		if err = tor.seal(); err == nil {
+			l.repaired("the routing rule of " + tor.cfg.Interface + " is missing")
+		}
 	}
 	if !walled { // also when the other failed: each lock holds on its own
 		l.flipping.Lock()
-		err = errors.Join(err, l.wall.Apply(ctx, nft.State{VPN: nft.VPNUp, Tor: l.torState()}))
+		err = errors.Join(err, l.apply(ctx, nft.State{VPN: l.vpnState(), Tor: l.torState()}))
 		l.flipping.Unlock()
 	}
 	if ctx.Err() != nil {
@@ -111,14 +117,34 @@ func (l *Lanes) guard(ctx context.Context) bool {
 		}
 		return false
 	}
+	l.nowGuarded(ctx)
+	return true
+}
+
+// nowGuarded lets those go on who wait for the rules. What the canary's counters
+// hold from an earlier run does not count.
+func (l *Lanes) nowGuarded(ctx context.Context) {
 	select {
 	case <-l.guarded:
-		l.log.Warn("firewall_repaired", "drift", drift.String())
-		l.publish(events.Event{Type: "firewall.repaired", Message: drift.String()})
 	default:
+		if _, err := l.wall.Canary(ctx); err != nil {
+			l.log.Warn("canary_not_counted", "err", err)
+		}
 		close(l.guarded)
 	}
-	return true
+}
+
+// listen has the rules looked at after every change of somebody's, at once. Where
+// the kernel does not tell, the look now and then has to do.
+func (l *Lanes) listen(ctx context.Context, to string, watch func(wake func()) error) {
+	said := false
+	each(ctx, listenEvery, nil, func() {
+		err := watch(func() { signal(l.rewall) })
+		if ctx.Err() == nil && !said {
+			said = true
+			l.log.Warn("not_told_of_changes", "of", to, "err", err)
+		}
+	})
 }
 
 // setWall notes how the rules are and tells whether that is news.

@@ -88,6 +88,7 @@ func newServer(t testing.TB) *server {
 	c.Lanes.VPN.Interface, c.Lanes.Tor.Interface = "wgl0", "wgl1"
 	s.role = role{Config: c, StateDir: filepath.Join(dir, "state"), RunDir: filepath.Join(dir, "run"), Socket: filepath.Join(dir, "lanes.sock"), Compare: compareEvery}
 	must(t, os.Mkdir(s.role.StateDir, 0o700), os.Mkdir(s.role.RunDir, 0o700))
+	s.as("sessions")
 	s.conn = rpc.DialUnix("lanes", s.role.Socket, rpc.Options{})
 	t.Cleanup(s.conn.CloseIdle)
 	t.Cleanup(func() {
@@ -101,6 +102,23 @@ func newServer(t testing.TB) *server {
 		}
 	})
 	return s
+}
+
+// as has the service take us for another one from now on.
+func (s *server) as(name string) {
+	s.t.Helper()
+	must(s.t, os.WriteFile(filepath.Join(s.role.RunDir, callerFile), []byte(name), 0o600))
+	if s.conn != nil {
+		s.conn.CloseIdle()
+	}
+}
+
+// doAs does something as another service.
+func (s *server) doAs(name string, do func()) {
+	s.t.Helper()
+	s.as(name)
+	defer s.as("sessions")
+	do()
 }
 
 // run starts the service and waits until it is ready.

@@ -13,6 +13,7 @@ import (
 	"vpnd/pkg/api/id"
 	"vpnd/pkg/api/ipam"
 	"vpnd/pkg/api/lanes"
+	"vpnd/pkg/api/tor"
 	"vpnd/pkg/api/users"
 	"vpnd/pkg/fault"
 )
@@ -54,6 +55,9 @@ type siblings struct {
 	kernel map[string]*peer     // what the interfaces hold
 	keys   map[lanes.Name]string
 	calls  map[string]int
+
+	laneState map[lanes.Name]string
+	view      tor.LaneView
 }
 
 type peer struct {
@@ -69,6 +73,8 @@ func newSiblings() *siblings {
 		leases: map[id.Device]ipam.Lease{}, kernel: map[string]*peer{}, calls: map[string]int{},
 		keys: map[lanes.Name]string{lanes.VPN: newKey(), lanes.Tor: newKey()},
 	}
+	f.laneState = map[lanes.Name]string{lanes.VPN: "up", lanes.Tor: "up"}
+	f.view = tor.LaneView{State: "up", Exits: []string{"de"}, Strict: true, Country: "de"}
 	f.restartLanes()
 	return f
 }
@@ -394,8 +400,18 @@ func (p *process) Epoch(ctx context.Context) (*lanes.EpochReply, error) {
 func (p *process) Interfaces(ctx context.Context) (out []lanes.Lane, err error) {
 	err = p.do(ctx, "interfaces", func(f *siblings) error {
 		for _, name := range []lanes.Name{lanes.VPN, lanes.Tor} {
-			out = append(out, lanes.Lane{Name: name, PublicKey: f.keys[name]})
+			out = append(out, lanes.Lane{Name: name, PublicKey: f.keys[name], State: f.laneState[name], Reason: "lanes says"})
 		}
+		return nil
+	})
+	return out, err
+}
+
+func (p *process) TorView(ctx context.Context, user id.User) (out *tor.LaneView, err error) {
+	err = p.do(ctx, "view", func(f *siblings) error {
+		v := f.view
+		v.Exits = append([]string{string(user)}, v.Exits...)
+		out = &v
 		return nil
 	})
 	return out, err

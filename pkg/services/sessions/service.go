@@ -26,7 +26,7 @@ func build(ctx context.Context, env *service.Env) (service.Instance, error) {
 	}
 	m, err := New(ConfigFrom(env.Config), Deps{
 		DB: db, Log: env.Log, Publish: env.Events.Publish,
-		Siblings: remote{env.Sibling("users"), env.Sibling("auth"), env.Sibling("ipam"), env.Sibling("lanes")},
+		Siblings: remote{env.Sibling("users"), env.Sibling("auth"), env.Sibling("ipam"), env.Sibling("lanes"), env.Sibling("tor")},
 	})
 	if err == nil {
 		err = m.Load(ctx)
@@ -81,6 +81,10 @@ func Register(s *rpc.Server, m *Manager) {
 	rpc.Handle(s, api.Kill, func(ctx context.Context, r *api.Ref) (*api.Session, error) { return m.Kill(ctx, r.Session) })
 	rpc.Handle(s, api.ReleaseLease, func(ctx context.Context, r *api.LeaseRef) (*rpc.None, error) {
 		return nil, m.ReleaseLease(ctx, r.Device)
+	})
+	rpc.Handle(s, api.GetOwner, func(_ context.Context, r *api.OwnerRequest) (*api.Owner, error) { return m.Owner(r.Address) })
+	rpc.Handle(s, api.GetLanes, func(ctx context.Context, r *api.LanesRequest) (*client.LaneStates, error) {
+		return m.LaneStates(ctx, r.User, r.Device)
 	})
 	rpc.Handle(s, api.GetOverview, func(context.Context, *struct{}) (*api.Overview, error) {
 		o := m.Overview()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -75,12 +76,13 @@ type Manager struct {
 	byID     map[id.Session]*session
 	byDevice map[id.Device]*session
 	byKey    map[string]*session
-	closing  map[string]leftover // by key: closed durably, peer perhaps still there
-	epoch    string              // of lanes, at the last Sync; "" before the first
-	synced   bool                // lanes held what it should when it was last asked
-	resync   bool                // lanes may hold something else although its epoch is the same
-	servers  serverKeys          // of the epoch asked for last
-	suspects map[id.Device]bool  // differed from lanes in the last reading
+	byAddr   map[netip.Addr]*session // both lanes, both families
+	closing  map[string]leftover     // by key: closed durably, peer perhaps still there
+	epoch    string                  // of lanes, at the last Sync; "" before the first
+	synced   bool                    // lanes held what it should when it was last asked
+	resync   bool                    // lanes may hold something else although its epoch is the same
+	servers  serverKeys              // of the epoch asked for last
+	suspects map[id.Device]bool      // differed from lanes in the last reading
 
 	first chan struct{} // closed after the first Sync
 	wake  chan struct{} // asks for a look at lanes now
@@ -94,6 +96,7 @@ func New(cfg Config, d Deps) (*Manager, error) {
 	m := &Manager{
 		cfg: cfg, db: &database{d.DB}, sib: d.Siblings, log: d.Log, publish: d.Publish, now: d.Now,
 		byID: map[id.Session]*session{}, byDevice: map[id.Device]*session{}, byKey: map[string]*session{},
+		byAddr:  map[netip.Addr]*session{},
 		closing: map[string]leftover{}, gate: newGate(), first: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	if m.log == nil {
@@ -135,6 +138,9 @@ func (m *Manager) add(s *session) {
 	m.byID[s.ID] = s
 	m.byDevice[s.Device] = s
 	m.byKey[s.PublicKey] = s
+	for _, a := range s.addresses() {
+		m.byAddr[a] = s
+	}
 }
 
 func (m *Manager) drop(s *session) {
@@ -144,6 +150,11 @@ func (m *Manager) drop(s *session) {
 	}
 	if m.byKey[s.PublicKey] == s {
 		delete(m.byKey, s.PublicKey)
+	}
+	for _, a := range s.addresses() {
+		if m.byAddr[a] == s { // a new session of the device may have them already
+			delete(m.byAddr, a)
+		}
 	}
 }
 

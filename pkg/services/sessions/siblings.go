@@ -7,6 +7,7 @@ import (
 	"vpnd/pkg/api/id"
 	"vpnd/pkg/api/ipam"
 	"vpnd/pkg/api/lanes"
+	"vpnd/pkg/api/tor"
 	"vpnd/pkg/api/users"
 	"vpnd/pkg/rpc"
 )
@@ -23,6 +24,9 @@ type Siblings interface {
 	Leases(ctx context.Context, user id.User) ([]ipam.Lease, error)
 
 	Lanes
+
+	// TorView tells what a user's devices may know of lane tor.
+	TorView(ctx context.Context, user id.User) (*tor.LaneView, error)
 }
 
 // Lanes is what sessions asks of the lanes service.
@@ -36,7 +40,7 @@ type Lanes interface {
 }
 
 // remote is the real Siblings: calls over their sockets.
-type remote struct{ users, auth, ipam, lanes *rpc.Conn }
+type remote struct{ users, auth, ipam, lanes, tor *rpc.Conn }
 
 func (r remote) Account(ctx context.Context, user id.User) (*users.Account, error) {
 	return users.Standing.Call(ctx, r.users, &users.Ref{User: string(user)})
@@ -115,4 +119,8 @@ func (r remote) Interfaces(ctx context.Context) ([]lanes.Lane, error) {
 		return nil, err
 	}
 	return l.Items, nil
+}
+
+func (r remote) TorView(ctx context.Context, user id.User) (*tor.LaneView, error) {
+	return tor.GetLaneView.Call(ctx, r.tor, &tor.LaneViewRequest{User: string(user)})
 }

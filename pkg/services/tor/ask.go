@@ -43,10 +43,11 @@ func (s *Service) ask(ctx context.Context) error {
 	s.mu.Unlock()
 	a := &lanes.TorAsk{}
 	a.Body.State, a.Body.Reason, a.Body.Lease = d.state, d.reason, int(lease/time.Second)
-	answer, err := s.setTor(ctx, a)
+	answer, err := s.siblings.setTor(ctx, a)
 	if err != nil {
 		return err
 	}
+	s.canary.Store(&answer.Canary)
 	gws := slices.Clone(answer.Gateways)
 	slices.SortFunc(gws, netip.Addr.Compare)
 	s.mu.Lock()

@@ -2,6 +2,8 @@ package tor
 
 import (
 	"fmt"
+	"strings"
+	"time"
 
 	"vpnd/pkg/api/lanes"
 	api "vpnd/pkg/api/tor"
@@ -17,6 +19,9 @@ type observation struct {
 	circuit   bool
 	live      bool
 	probe     probeState
+	skew      time.Duration // of this host's clock, as relays say; negative: it is late
+	relays    bool          // known as far as they are needed
+	refused   string        // why tor did not take its configuration
 }
 
 // decision is what the lane shall be in.
@@ -65,16 +70,35 @@ func (o observation) unwell(w wish) (reason, hint string) {
 		return "lane tor's interface has no addresses yet", "vpnctl lane list"
 	case o.process != api.ProcessRunning:
 		return "tor is starting", ""
+	case o.refused != "":
+		return with("tor does not take its configuration", o.refused), "look at tor.extra_torrc and 'vpnctl tor bridge list'"
+	case o.boot.Percent < 100:
+		reason = with(fmt.Sprintf("tor is connecting, %d %%", o.boot.Percent), first(o.boot.Warning, o.boot.Summary))
+		switch {
+		case o.skewed():
+			return reason, "this host's clock seems wrong: see 'timedatectl'"
+		case o.boot.Warning != "" || o.boot.Percent > 0 && !o.live:
+			return reason, "check the server's connection to the internet"
+		}
+		return reason, ""
 	case !o.live:
 		return "tor finds the network down", "check the server's connection to the internet"
-	case o.boot.Percent < 100:
-		return with(fmt.Sprintf("tor is connecting, %d %%", o.boot.Percent), first(o.boot.Warning, o.boot.Summary)), ""
+	case o.skewed() && !o.dir:
+		return fmt.Sprintf("this host's clock seems %s off, and tor has not enough directory information", o.skew.Abs()), "see 'timedatectl'"
+	case !o.relays:
+		return "the relays for the exit choices are not known yet", ""
 	case !o.dir:
 		return "tor has not enough directory information", ""
 	case !o.circuit:
 		return "tor has no circuit", ""
 	}
 	return "", ""
+}
+
+// skewed says that the clock may be why tor gets nowhere: tor takes a consensus
+// that is hours off, and relays' certificates some more.
+func (o observation) skewed() bool {
+	return o.skew.Abs() > time.Hour || strings.Contains(strings.ToLower(o.boot.Warning), "clock skew")
 }
 
 func with(what, detail string) string {

@@ -19,6 +19,7 @@ const (
 // loopback address of the device's own so that isolation reaches it too.
 type dnsTCP struct {
 	upstream      func() netip.AddrPort // not valid: refuse
+	source        func(ctx context.Context, device netip.Addr) (netip.Addr, error)
 	idle, timeout time.Duration
 }
 
@@ -64,7 +65,7 @@ func (d *dnsTCP) connection(ctx context.Context, c net.Conn) {
 		if query[2]&0x80 != 0 {
 			return // an answer, no question
 		}
-		answer, err := d.ask(peer.Addr(), query)
+		answer, err := d.ask(ctx, peer.Addr(), query)
 		if err != nil {
 			answer = servfail(query)
 		}
@@ -75,19 +76,16 @@ func (d *dnsTCP) connection(ctx context.Context, c net.Conn) {
 	}
 }
 
-// loopback is the address that stands for a device.
-func loopback(device netip.Addr) netip.Addr {
-	b := device.Unmap().AsSlice()
-	b = b[len(b)-3:]
-	return netip.AddrFrom4([4]byte{127, b[0], b[1], b[2]})
-}
-
-func (d *dnsTCP) ask(device netip.Addr, query []byte) ([]byte, error) {
+func (d *dnsTCP) ask(ctx context.Context, device netip.Addr, query []byte) ([]byte, error) {
 	to := d.upstream()
 	if !to.IsValid() {
 		return nil, net.ErrClosed
 	}
-	c, err := net.DialUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(loopback(device), 0)), net.UDPAddrFromAddrPort(to))
+	source, err := d.source(ctx, device)
+	if err != nil {
+		return nil, err
+	}
+	c, err := net.DialUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(source, 0)), net.UDPAddrFromAddrPort(to))
 	if err != nil {
 		return nil, err
 	}

@@ -2,14 +2,18 @@ package tor
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"syscall"
 	"time"
 
 	"vpnd/pkg/api/events"
 	"vpnd/pkg/api/lanes"
 	api "vpnd/pkg/api/tor"
+	"vpnd/pkg/durable"
+	"vpnd/pkg/fault"
 	"vpnd/pkg/torctl"
 )
 
@@ -18,18 +22,24 @@ const (
 	answerWithin           = 3 * time.Second
 	startWithin            = 30 * time.Second // until the first answer
 	hungFor                = 10 * time.Second // then it is killed
+	refusedFor             = 30 * time.Second // until a refused torrc is tried again
 )
 
 // keeper owns the process; only its goroutine touches its fields.
 type keeper struct {
 	*Service
-	proc     *process
-	answers  time.Time // last answer, or when it was started or adopted
-	answered bool      // at all
-	hung     time.Time
-	backoff  time.Duration
-	retry    time.Time
-	booted   bool
+	proc      *process
+	answers   time.Time // last answer, or when it was started or adopted
+	answered  bool      // at all
+	hung      time.Time
+	backoff   time.Duration
+	retry     time.Time
+	booted    bool
+	attaching chan struct{} // closed when nobody attaches streams any more
+	refused   struct {      // a torrc that tor did not take
+		torrc string
+		until time.Time
+	}
 }
 
 // adopt takes over the tor of an earlier run.
@@ -100,7 +110,7 @@ func (k *keeper) step(ctx context.Context) {
 		k.gone(api.ProcessStopped, "", "")
 		k.backoff, k.retry = 0, time.Time{}
 	case k.proc != nil && !k.proc.alive():
-		why := first(lastWords(k.paths), "it ended")
+		why := first(lastWords(k.paths), first(k.proc.end(), "it ended"))
 		k.publish(events.Event{Type: "tor.died", Message: why})
 		k.log.Warn("tor_died", "pid", k.proc.PID, "why", why)
 		k.again(why)
@@ -147,9 +157,10 @@ func (k *keeper) launch(gws []netip.Addr) {
 		fail(api.ProcessFailed, addr+" is taken by another program", "see 'ss -lntup'")
 		return
 	}
-	p, err := start(binary, k.paths, torrc(k.cfg, k.paths, gws), gws)
+	isolation := k.settings.Load().Isolation
+	p, err := start(binary, k.paths, torrc(k.cfg, k.paths, gws, isolation, k.bridges.TorrcLines()), isolation, gws)
 	if err != nil {
-		fail(api.ProcessFailed, err.Error(), "")
+		fail(api.ProcessFailed, err.Error(), fault.From(err).Hint)
 		return
 	}
 	k.proc, k.answers = p, time.Now()
@@ -164,10 +175,11 @@ func (k *keeper) launch(gws []netip.Addr) {
 func (k *keeper) disconnect() {
 	k.mu.Lock()
 	c := k.client
-	k.client = nil
+	k.client, k.attacher = nil, nil
 	k.mu.Unlock()
 	if c != nil {
 		_ = c.Close()
+		<-k.attaching // the journal has one writer
 	}
 }
 
@@ -212,17 +224,9 @@ func (k *keeper) question(ctx context.Context, gws []netip.Addr) error {
 	k.mu.Unlock()
 	if c == nil {
 		var err error
-		if c, err = torctl.Dial(ctx, k.paths.socket()); err != nil {
+		if c, err = k.connect(ctx); err != nil {
 			return err
 		}
-		version, err := c.Version(ctx)
-		if err != nil {
-			_ = c.Close()
-			return err
-		}
-		k.mu.Lock()
-		k.client, k.status.Version = c, version
-		k.mu.Unlock()
 	}
 	if err := k.reload(ctx, c, gws); err != nil {
 		return err
@@ -236,6 +240,9 @@ func (k *keeper) question(ctx context.Context, gws []netip.Addr) error {
 		return err
 	}
 	k.answers, k.answered, k.hung = time.Now(), true, time.Time{}
+	if err := shorten(k.paths); err != nil {
+		k.log.Warn("tor_log_not_shortened", "err", err)
+	}
 	if b.Percent == 100 {
 		k.backoff = 0
 		if !k.booted {
@@ -246,6 +253,7 @@ func (k *keeper) question(ctx context.Context, gws []netip.Addr) error {
 	k.observe(func(o *observation) {
 		k.status.RxBytes, k.status.TxBytes = h.RxBytes, h.TxBytes
 		o.process, o.why, o.hint = api.ProcessRunning, "", ""
+		o.relays = k.book.ready() || len(k.settings.Load().Exits) == 0
 		o.boot = api.Bootstrap{Percent: b.Percent, Tag: b.Tag, Summary: b.Summary, Warning: b.Warning}
 		o.dir, o.circuit, o.live = h.EnoughDirInfo, h.CircuitEstablished, h.NetworkLive
 		if why, _ := o.unwell(k.wish); why != "" {
@@ -255,18 +263,61 @@ func (k *keeper) question(ctx context.Context, gws []netip.Addr) error {
 	return nil
 }
 
-// reload gives tor a torrc that differs from what it was told last.
+// reload gives tor a torrc that differs from what it was told last, and makes
+// sure that it was taken.
 func (k *keeper) reload(ctx context.Context, c *torctl.Client, gws []netip.Addr) error {
-	text := torrc(k.cfg, k.paths, gws)
+	isolation := k.settings.Load().Isolation
+	text := torrc(k.cfg, k.paths, gws, isolation, k.bridges.TorrcLines())
 	if len(gws) == 0 || hash(text) == k.proc.Torrc {
 		return nil
 	}
-	if err := writeFile(k.paths.torrc(), []byte(text)); err != nil {
+	if hash(text) == k.refused.torrc && time.Now().Before(k.refused.until) {
+		return nil
+	}
+	if err := durable.Write(k.paths.torrc(), []byte(text)); err != nil {
 		return err
+	}
+	if isolation != k.proc.Isolation {
+		// An open listener keeps the isolation that it was opened with.
+		if err := c.SetConf(ctx, [2]string{"TransPort", "0"}, [2]string{"DNSPort", "0"}); err != nil {
+			return err
+		}
 	}
 	if err := c.Signal(ctx, "RELOAD"); err != nil {
 		return err
 	}
-	k.proc.Torrc, k.proc.Gateways = hash(text), gws
-	return saveJSON(k.paths.pid(), k.proc)
+	if err := taken(ctx, c, markOf(text)); err != nil {
+		if c.Err() != nil || ctx.Err() != nil {
+			return err
+		}
+		k.refused.torrc, k.refused.until = hash(text), time.Now().Add(refusedFor)
+		why := first(lastWords(k.paths), err.Error())
+		k.log.Error("torrc_refused", "why", why)
+		k.observe(func(o *observation) { o.refused = why })
+		return nil
+	}
+	k.refused.torrc = ""
+	k.observe(func(o *observation) { o.refused = "" })
+	k.proc.Torrc, k.proc.Isolation, k.proc.Gateways = hash(text), isolation, gws
+	return durable.WriteJSON(k.paths.pid(), k.proc)
+}
+
+// taken waits until tor runs the torrc with the mark: RELOAD is acknowledged
+// whether or not the file is any good.
+func taken(ctx context.Context, c *torctl.Client, mark string) error {
+	for range 20 {
+		v, err := c.GetConf(ctx, "Nickname")
+		if err != nil {
+			return err
+		}
+		if slices.Equal(v, []string{mark}) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return errors.New("tor keeps its former configuration")
 }

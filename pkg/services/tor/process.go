@@ -11,26 +11,34 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"vpnd/pkg/durable"
 )
+
+// noticeMax is the length, in bytes, at which tor's log is begun anew.
+const noticeMax = 1 << 20
 
 // process is one tor process, ours or adopted. Its exported fields are the pid
 // file; start time and boot make sure that the number is not somebody else's.
 type process struct {
-	PID      int          `json:"pid"`
-	Start    string       `json:"start"` // field 22 of /proc/PID/stat
-	Boot     string       `json:"boot"`
-	Torrc    string       `json:"torrc"` // hash of the text it was told last
-	Gateways []netip.Addr `json:"gateways"`
-	At       time.Time    `json:"at"`
+	PID       int          `json:"pid"`
+	Start     string       `json:"start"` // field 22 of /proc/PID/stat
+	Boot      string       `json:"boot"`
+	Torrc     string       `json:"torrc"`     // hash of the text it was told last
+	Isolation string       `json:"isolation"` // of its listeners
+	Gateways  []netip.Addr `json:"gateways"`
+	At        time.Time    `json:"at"`
 
 	adopted bool
-	exited  chan struct{} // closed when our child was reaped; nil when adopted
+	state   *os.ProcessState // of our child, once exited is closed
+	exited  chan struct{}    // closed when our child was reaped; nil when adopted
 }
 
 func hash(text string) string {
@@ -61,14 +69,17 @@ func (p *process) alive() bool {
 }
 
 // start launches tor in a session of its own, tied to us by nothing.
-func start(binary string, p paths, text string, gateways []netip.Addr) (*process, error) {
+func start(binary string, p paths, text, isolation string, gateways []netip.Addr) (*process, error) {
 	if err := os.MkdirAll(p.data(), 0o700); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(os.Chmod(p.data(), 0o700), writeFile(p.torrc(), []byte(text)), writeFile(p.defaults(), nil)); err != nil {
+	if err := errors.Join(os.Chmod(p.data(), 0o700), durable.Write(p.torrc(), []byte(text)), durable.Write(p.defaults(), nil)); err != nil {
 		return nil, err
 	}
 	_ = os.Remove(p.socket())
+	for _, path := range []string{p.notice(), p.output()} {
+		_ = os.Rename(path, path+".1") // what the one before said about its end
+	}
 	out, err := os.OpenFile(p.output(), os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
@@ -81,11 +92,11 @@ func start(binary string, p paths, text string, gateways []netip.Addr) (*process
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	t := &process{PID: cmd.Process.Pid, Start: startTime(cmd.Process.Pid), Boot: bootID(), Torrc: hash(text), Gateways: gateways, At: time.Now().UTC(), exited: make(chan struct{})}
-	go func() { _ = cmd.Wait(); close(t.exited) }()
-	if err := saveJSON(p.pid(), t); err != nil {
+	t := &process{PID: cmd.Process.Pid, Start: startTime(cmd.Process.Pid), Boot: bootID(), Torrc: hash(text), Isolation: isolation, Gateways: gateways, At: time.Now().UTC(), exited: make(chan struct{})}
+	go func() { _ = cmd.Wait(); t.state = cmd.ProcessState; close(t.exited) }()
+	if err := durable.WriteJSON(p.pid(), t); err != nil {
 		_ = t.stop(syscall.SIGKILL, 5*time.Second)
-		return nil, fmt.Errorf("write pid file: %w", err)
+		return nil, err
 	}
 	return t, nil
 }
@@ -114,7 +125,7 @@ func adopt(p paths) *process {
 		return nil
 	}
 	t = &process{PID: int(cred.Pid), Start: startTime(int(cred.Pid)), Boot: bootID(), At: time.Now().UTC(), adopted: true}
-	if !t.alive() || saveJSON(p.pid(), t) != nil {
+	if !t.alive() || durable.WriteJSON(p.pid(), t) != nil {
 		return nil
 	}
 	return t
@@ -147,18 +158,56 @@ func (p *process) stop(sig syscall.Signal, patience time.Duration) error {
 	return fmt.Errorf("tor, process %d, does not end", p.PID)
 }
 
-// lastWords are what tor said last about its own end.
+// lastWords are what tor said last about its own end: an error, or else a
+// warning that is about this run.
 func lastWords(p paths) string {
-	for _, path := range []string{p.output(), p.notice()} {
-		b, _ := os.ReadFile(path)
-		lines := strings.Split(strings.TrimSpace(string(b[max(0, len(b)-8192):])), "\n")
-		for i := len(lines) - 1; i >= 0; i-- {
-			for _, mark := range []string{"[err] ", "[warn] "} {
-				if _, text, ok := strings.Cut(lines[i], mark); ok {
-					return text
-				}
+	for _, mark := range []string{"[err] ", "[warn] "} {
+		for _, path := range []string{p.notice(), p.output()} {
+			if text := lastMarked(path, mark); text != "" {
+				return text
 			}
 		}
 	}
 	return ""
+}
+
+// everyday is what tor warns of in every run, or what points elsewhere.
+var everyday = []string{"see warnings above.", "Bug: ", "TestingTorNetwork is set", "DirAuthority or AlternateDirAuthority", "You are running Tor as root"}
+
+func lastMarked(path, mark string) string {
+	b, _ := os.ReadFile(path)
+	lines := strings.Split(strings.TrimSpace(string(b[max(0, len(b)-32<<10):])), "\n")
+	for i := len(lines) - 1; i >= 0; i-- {
+		_, text, ok := strings.Cut(lines[i], mark)
+		if ok && (strings.Contains(text, "Assertion") || !slices.ContainsFunc(everyday, func(s string) bool { return strings.Contains(text, s) })) {
+			return text
+		}
+	}
+	return ""
+}
+
+// end tells how the process ended, or "" when it is not our child.
+func (p *process) end() string {
+	if p.exited == nil {
+		return ""
+	}
+	<-p.exited // it is not alive any more
+	return p.state.String()
+}
+
+// shorten keeps tor's log from growing for ever: what is in it goes into the
+// older file once it is long.
+func shorten(p paths) error {
+	info, err := os.Stat(p.notice())
+	if err != nil || info.Size() < noticeMax {
+		return err
+	}
+	data, err := os.ReadFile(p.notice())
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(p.notice()+".1", data, 0o600); err != nil {
+		return err
+	}
+	return os.Truncate(p.notice(), 0) // tor appends
 }

@@ -7,15 +7,19 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"vpnd/pkg/api/events"
 	"vpnd/pkg/api/lanes"
 	api "vpnd/pkg/api/tor"
 	"vpnd/pkg/config"
+	"vpnd/pkg/durable"
 	"vpnd/pkg/fault"
 	"vpnd/pkg/rpc"
 	"vpnd/pkg/service"
+	"vpnd/pkg/services/tor/bridges"
+	"vpnd/pkg/services/tor/streams"
 	"vpnd/pkg/torctl"
 )
 
@@ -24,14 +28,20 @@ const lease = 10 * time.Second
 
 // Service owns the tor process.
 type Service struct {
-	cfg     config.Tor
-	paths   paths
-	log     *slog.Logger
-	publish func(events.Event)
-	setTor  func(context.Context, *lanes.TorAsk) (*lanes.TorAnswer, error)
-	kick    chan struct{} // wakes the keeper
-	askNow  chan struct{} // wakes the asker
-	askMu   sync.Mutex    // one ask at a time, so that the last decision is the last asked
+	cfg        config.Tor
+	paths      paths
+	log        *slog.Logger
+	publish    func(events.Event)
+	siblings   siblings
+	owners     owners
+	book       book
+	bridges    *bridges.Book
+	settingsMu sync.Mutex // one change at a time
+	settings   atomic.Pointer[settings]
+	canary     atomic.Pointer[[]netip.Addr] // addresses of the leak test's device
+	kick       chan struct{}                // wakes the keeper
+	askNow     chan struct{}                // wakes the asker
+	askMu      sync.Mutex                   // one ask at a time, so that the last decision is the last asked
 
 	mu       sync.Mutex // guards the rest
 	wish     wish
@@ -43,17 +53,14 @@ type Service struct {
 	hold     time.Time     // until then nothing but up is asked: an adopted tor is looked at first
 	changed  chan struct{} // closed and replaced when the process changed
 	client   *torctl.Client
+	attacher *streams.Attacher
 }
 
 // Definition makes the service.
 func Definition() service.Definition { return service.Definition{Name: "tor", Build: build} }
 
 func build(_ context.Context, env *service.Env) (service.Instance, error) {
-	conn := env.Sibling("lanes")
-	s, err := newService(env.Config.Tor, paths{env.StateDir, env.RunDir}, env.Log, env.Events.Publish,
-		func(ctx context.Context, a *lanes.TorAsk) (*lanes.TorAnswer, error) {
-			return lanes.SetTor.Call(ctx, conn, a)
-		})
+	s, err := newService(env.Config, paths{env.StateDir, env.RunDir}, env.Log, env.Events.Publish, siblingsOf(env))
 	if err != nil {
 		return service.Instance{}, err
 	}
@@ -61,14 +68,26 @@ func build(_ context.Context, env *service.Env) (service.Instance, error) {
 	return service.Instance{Run: func(ctx context.Context) error { return s.run(ctx, env.Extra) }}, nil
 }
 
-func newService(c config.Tor, p paths, log *slog.Logger, publish func(events.Event), setTor func(context.Context, *lanes.TorAsk) (*lanes.TorAnswer, error)) (*Service, error) {
+func newService(c config.Config, p paths, log *slog.Logger, publish func(events.Event), sib siblings) (*Service, error) {
 	w, err := loadWish(p.wish())
 	if err != nil {
 		return nil, fault.Wrap(err, fault.Internal, "the wish for lane tor cannot be read: %v", err).
 			WithHint("remove %s, which means a wish of up, or write {\"wish\":\"down\",\"process\":\"start\"} into it", p.wish())
 	}
-	s := &Service{cfg: c, paths: p, log: log, publish: publish, setTor: setTor, wish: w,
-		kick: make(chan struct{}, 1), askNow: make(chan struct{}, 1), changed: make(chan struct{})}
+	chosen, err := loadSettings(p.settings())
+	if err != nil {
+		return nil, err
+	}
+	bridgeBook, err := bridges.Load(p.bridges())
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{
+		cfg: c.Tor, paths: p, log: log, publish: publish, siblings: sib, wish: w, bridges: bridgeBook,
+		owners: owners{lane: c.Lanes.Tor.IPv4, ask: sib.owner},
+		kick:   make(chan struct{}, 1), askNow: make(chan struct{}, 1), changed: make(chan struct{}),
+	}
+	s.settings.Store(chosen)
 	s.obs.process = api.ProcessStarting
 	s.status.Lane, s.status.Since = string(lanes.TorBlocked), time.Now().UTC()
 	return s, nil
@@ -82,6 +101,7 @@ func (s *Service) register(srv *rpc.Server) {
 	rpc.Handle(srv, api.Start, func(ctx context.Context, _ *struct{}) (*api.Status, error) {
 		return s.setWish(ctx, func(w *wish) { w.Process = processStart })
 	})
+	s.registerMore(srv)
 	rpc.Handle(srv, api.Stop, func(ctx context.Context, _ *struct{}) (*api.Status, error) {
 		if st, err := s.setWish(ctx, func(w *wish) { w.Process = processStop }); err != nil {
 			return st, err
@@ -107,13 +127,13 @@ func (s *Service) setWish(ctx context.Context, change func(*wish)) (*api.Status,
 	s.mu.Lock()
 	w := s.wish
 	change(&w)
-	err := saveJSON(s.paths.wish(), w) // under the lock: the last wish is the one on disk
+	err := durable.WriteJSON(s.paths.wish(), w) // under the lock: the last wish is the one on disk
 	if err == nil {
 		s.wish, s.hold = w, time.Time{}
 	}
 	s.mu.Unlock()
 	if err != nil {
-		return nil, fault.Wrap(err, fault.Internal, "the wish could not be written: %v", err)
+		return nil, err
 	}
 	s.publish(events.Event{Type: "tor.wish", Reason: string(w.Wish), Message: w.Reason, Data: map[string]string{"process": w.Process}})
 	wake(s.kick)
@@ -126,6 +146,11 @@ func (s *Service) setWish(ctx context.Context, change func(*wish)) (*api.Status,
 
 // Status tells all.
 func (s *Service) Status() *api.Status {
+	a := s.attached()
+	circuits, opened := 0, 0
+	if a != nil { // not under the lock: it waits for tor
+		circuits, opened = a.Count()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st, d := s.status, decide(s.wish, s.obs)
@@ -136,6 +161,15 @@ func (s *Service) Status() *api.Status {
 	}
 	st.Process, st.Bootstrap, st.EnoughDirInfo = s.obs.process, s.obs.boot, s.obs.dir
 	st.Circuit, st.NetworkLive, st.Probe = s.obs.circuit, s.obs.live, s.obs.probe.last
+	st.ClockSkew = int64(s.obs.skew / time.Second)
+	st.Circuits, st.Streams = circuits, opened
+	chosen := s.settings.Load()
+	st.Isolation, st.Bridges, st.Exits = chosen.Isolation, s.bridges.Enabled(), len(chosen.Exits)
+	if c, ok := chosen.Exits[""]; ok {
+		global := s.choiceOf(c)
+		st.Exit = &global
+		st.Exits--
+	}
 	return &st
 }
 
@@ -145,7 +179,7 @@ func (s *Service) run(ctx context.Context, extra []net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	web := pageServer(func() string { return s.Status().Reason }, s.log)
-	dns := &dnsTCP{upstream: s.dnsPort, idle: 10 * time.Second, timeout: 5 * time.Second}
+	dns := &dnsTCP{upstream: s.dnsPort, source: s.owners.loopback, idle: 10 * time.Second, timeout: 5 * time.Second}
 	webSlots, dnsSlots := make(chan struct{}, maxConns), make(chan struct{}, maxConns)
 	for i, l := range extra {
 		if i < 2 {

@@ -2,13 +2,13 @@ package tor
 
 import (
 	"net/http/httptest"
-	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"vpnd/pkg/api/lanes"
 	api "vpnd/pkg/api/tor"
+	"vpnd/pkg/durable"
 )
 
 func TestWishSurvivesAndDefaultsToUp(t *testing.T) {
@@ -17,7 +17,7 @@ func TestWishSurvivesAndDefaultsToUp(t *testing.T) {
 		t.Fatal(w, err)
 	}
 	want := wish{Wish: api.WishDown, Process: processStop, Message: "m"}
-	if err := saveJSON(path, want); err != nil {
+	if err := durable.WriteJSON(path, want); err != nil {
 		t.Fatal(err)
 	}
 	if w, err := loadWish(path); err != nil || w != want {
@@ -26,7 +26,7 @@ func TestWishSurvivesAndDefaultsToUp(t *testing.T) {
 }
 
 func TestDecide(t *testing.T) {
-	well := observation{process: api.ProcessRunning, gateways: true, live: true, dir: true, circuit: true, boot: api.Bootstrap{Percent: 100}, probe: probeState{good: true}}
+	well := observation{process: api.ProcessRunning, gateways: true, relays: true, live: true, dir: true, circuit: true, boot: api.Bootstrap{Percent: 100}, probe: probeState{good: true}}
 	hung := well
 	hung.process = api.ProcessHung
 	for _, c := range []struct {
@@ -45,11 +45,5 @@ func TestPageEscapes(t *testing.T) {
 	page(func() string { return "<script>" }).ServeHTTP(r, httptest.NewRequest("POST", "/x", nil))
 	if r.Code != 503 || strings.Contains(r.Body.String(), "<script>") || r.Header().Get("Retry-After") != "30" {
 		t.Fatal(r)
-	}
-}
-
-func TestLoopback(t *testing.T) {
-	if a := loopback(netip.MustParseAddr("10.9.1.2")); a.String() != "127.9.1.2" {
-		t.Fatal(a)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +18,10 @@ import (
 type paths struct{ state, run string }
 
 func (p paths) wish() string     { return filepath.Join(p.state, "state.json") }
+func (p paths) settings() string { return filepath.Join(p.state, "settings.json") }
+func (p paths) bridges() string  { return filepath.Join(p.state, "bridges.json") }
+func (p paths) journal() string  { return filepath.Join(p.run, "streams.journal") }
+func (p paths) socks() string    { return filepath.Join(p.run, "socks.sock") }
 func (p paths) pid() string      { return filepath.Join(p.state, "tor.pid") }
 func (p paths) data() string     { return filepath.Join(p.state, "data") }
 func (p paths) notice() string   { return filepath.Join(p.state, "notice.log") }
@@ -27,26 +32,42 @@ func (p paths) socket() string   { return filepath.Join(p.run, "control.sock") }
 func (p paths) cookie() string   { return filepath.Join(p.run, "cookie") }
 
 // torrc is the configuration of tor on the gateway addresses.
-func torrc(c config.Tor, p paths, gateways []netip.Addr) string {
+func torrc(c config.Tor, p paths, gateways []netip.Addr, isolation string, bridgeLines []string) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("# Written by vpnd; changes are lost. Add lines with tor.extra_torrc in vpnd.toml.")
-	line("ClientOnly 1\nRunAsDaemon 0\nSafeLogging 1\nSocksPort 0")
+	line("ClientOnly 1\nRunAsDaemon 0\nSafeLogging 1\n__LeaveStreamsUnattached 1")
+	line("SocksPort unix:%s", quote(p.socks())) // for 'vpnctl tor check'; no device reaches it
 	line("DataDirectory %s", quote(p.data()))
-	line("Log notice file %s\nTruncateLogFile 1", p.notice())
+	line("Log notice file %s", p.notice()) // quotes would be part of the name; spaces may be
 	line("ControlSocket %s", quote(p.socket()))
 	line("CookieAuthentication 1\nCookieAuthFile %s", quote(p.cookie()))
+	apart := "IsolateClientAddr"
+	if isolation == byDestination {
+		apart += " IsolateDestAddr IsolateDestPort"
+	}
 	for _, gw := range gateways {
-		line("TransPort %s IsolateClientAddr", netip.AddrPortFrom(gw, c.TransPort))
+		line("TransPort %s %s", netip.AddrPortFrom(gw, c.TransPort), apart)
 		line("DNSPort %s IsolateClientAddr", netip.AddrPortFrom(gw, c.DNSPort))
 	}
 	line("AutomapHostsOnResolve 1\nAutomapHostsSuffixes .onion")
 	line("VirtualAddrNetworkIPv4 %s", c.VirtualIPv4)
 	line("VirtualAddrNetworkIPv6 [%s]/%d", c.VirtualIPv6.Addr(), c.VirtualIPv6.Bits())
-	for _, extra := range c.ExtraTorrc {
+	for _, extra := range append(slices.Clone(bridgeLines), c.ExtraTorrc...) {
 		line("%s", extra)
 	}
-	return b.String()
+	// tor has no way to say which configuration it runs; a name that only relays
+	// use tells it.
+	text := b.String()
+	return text + "Nickname " + mark(text) + "\n"
+}
+
+// mark is a nickname made of the text.
+func mark(text string) string { return "v" + hash(text)[:16] }
+
+// markOf finds the mark in a torrc.
+func markOf(torrc string) string {
+	return strings.TrimSpace(torrc[strings.LastIndex(torrc, "Nickname ")+len("Nickname "):])
 }
 
 // quote makes a path a value that tor reads as one.

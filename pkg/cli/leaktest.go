@@ -1,0 +1,71 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"vpnd/pkg/api/canary"
+	"vpnd/pkg/api/lanes"
+	"vpnd/pkg/fault"
+	"vpnd/pkg/view"
+)
+
+type leakTestOptions struct{ lane string }
+
+func newLeakTest(f *factory) *cobra.Command {
+	o := &leakTestOptions{}
+	cmd := &cobra.Command{
+		Use: "leaktest", Short: "Try to leak from a lane, and say whether it worked",
+		Long: `Send, as a device of the lane, packets of every kind that must not get out or
+reach services of the server, and ask the kernel what it let through. Exit 9
+when something leaked, or when somebody had changed the rules since the last
+test. No verdict is given when the packets cannot be shown to have arrived.`,
+		Example: `  vpnctl leaktest               lane tor
+  vpnctl leaktest --lane vpn
+  vpnctl leaktest list          the last results`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return unknownCommand(cmd, args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return runLeakTest(cmd.Context(), f, o) },
+	}
+	cmd.Flags().StringVar(&o.lane, "lane", string(lanes.Tor), "which lane: tor or vpn")
+	_ = cmd.RegisterFlagCompletionFunc("lane", cobra.FixedCompletions([]string{string(lanes.Tor), string(lanes.VPN)}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.AddCommand(newLeakTestList(f))
+	return cmd
+}
+
+func runLeakTest(ctx context.Context, f *factory, o *leakTestOptions) error {
+	r := &canary.RunRequest{}
+	r.Body.Lane = lanes.Name(o.lane)
+	if r.Body.Lane != lanes.Tor && r.Body.Lane != lanes.VPN {
+		return noLane(o.lane)
+	}
+	res, err := call(ctx, f, canary.Run, r)
+	if err != nil {
+		return err
+	}
+	if err := printLeakTest(f, *res); err != nil || res.OK {
+		return err
+	}
+	f.hint("'vpnctl lane down %s' blocks the lane until it is known why", res.Lane)
+	return quietExit{fault.Unhealthy}
+}
+
+// printLeakTest prints the verdict, and for people every attempt.
+func printLeakTest(f *factory, r canary.Result) error {
+	if err := printOne(f, view.LeakTests(), r); err != nil || f.output != "table" && f.output != "wide" {
+		return err
+	}
+	attempts := rows(f, view.LeakAttempts(), r.Attempts)
+	if f.outTTY {
+		return f.printLines(append([]string{""}, attempts...))
+	}
+	for i, a := range attempts {
+		attempts[i] = "attempt\t" + a
+	}
+	return f.printLines(attempts)
+}

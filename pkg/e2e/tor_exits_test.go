@@ -1,0 +1,162 @@
+//go:build linux
+
+package e2e_test
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"vpnd/pkg/api/tor"
+	"vpnd/pkg/lab"
+	"vpnd/pkg/lab/tornet"
+)
+
+var phone = lab.Client(2)
+
+// exitOf gives the only exit of a country.
+func (w *torWorld) exitOf(country string) tornet.Exit {
+	for _, e := range w.network.Exits() {
+		if e.Country == country {
+			return e
+		}
+	}
+	w.t.Fatalf("there is no exit in %s", country)
+	return tornet.Exit{}
+}
+
+// leavesBy fetches pages and wants all of them to see one exit.
+func (w *torWorld) leavesBy(machine, country string, times int) {
+	w.t.Helper()
+	e := w.exitOf(country)
+	for i := range times {
+		target, want := lab.TargetV4, e.V4
+		if i%2 == 1 {
+			target, want = lab.TargetV6, e.V6
+		}
+		if seen, err := w.get(machine, page(target, "/ip")); err != nil || seen != want.String() {
+			w.t.Errorf("page %d of %s from %s saw %q (%v), want the exit in %s, %s", i+1, target, machine, seen, err, country, want)
+			return
+		}
+	}
+}
+
+// leavesNowhere wants no page to come.
+func (w *torWorld) leavesNowhere(machine string, target netip.Addr) {
+	w.t.Helper()
+	if seen, err := w.get(machine, page(target, "/ip")); err == nil {
+		w.t.Errorf("%s left by %s, against a strict choice", machine, seen)
+	}
+}
+
+func exitChoices(t *testing.T, w *torWorld) {
+	w.createUser("bob")
+	w.connect(phone, "bob", "phone")
+	w.run(0, "", phone, "vpn", "up", "--lane", "tor")
+	defer w.run(0, "", phone, "vpn", "down")
+
+	w.ctl(0, "", "tor", "exit", "set", "de", "--user", "alice", "--strict")
+	w.ctl(0, "", "tor", "exit", "set", "nl", "--user", "bob", "--prefer")
+	w.leavesBy(laptop, "de", 20)
+	w.leavesBy(phone, "nl", 20)
+
+	w.killService("tor")
+	w.eventuallyReady("tor")
+	// A connection that was begun while nobody could say whose it is may be closed.
+	_, _ = w.get(laptop, page(lab.TargetV4, "/ip"))
+	_, _ = w.get(phone, page(lab.TargetV4, "/ip"))
+	w.leavesBy(laptop, "de", 4)
+	w.leavesBy(phone, "nl", 4)
+	if out := w.run(0, "", laptop, "vpn", "status", "-o", "json"); !strings.Contains(out, `"de"`) {
+		t.Errorf("alice is not told of her exit country:\n%s", out)
+	}
+
+	for _, c := range []string{"de", "nl"} {
+		if err := w.network.StopExit(c); err != nil {
+			t.Fatal(err)
+		}
+		if c == "de" {
+			w.leavesNowhere(laptop, lab.TargetV4) // strict
+			if err := w.network.StartExit(c); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		// What is on the circuit ends with it; what comes after leaves by another.
+		eventually(t, 30*time.Second, func() error {
+			_, err := w.get(phone, page(lab.TargetV4, "/ip"))
+			return err
+		})
+		w.leavesBy(phone, "de", 2) // prefer
+		if err := w.network.StartExit(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, 90*time.Second, func() error {
+		_, err := w.get(laptop, page(lab.TargetV4, "/ip"))
+		return err
+	})
+	newIdentities(t, w)
+	w.ctl(0, "", "tor", "exit", "clear", "--user", "alice")
+	w.ctl(0, "", "tor", "exit", "clear", "--user", "bob")
+}
+
+// newIdentities gives alice a new identity, with and without an exit choice,
+// while bob keeps his and his open connection.
+func newIdentities(t *testing.T, w *torWorld) {
+	circuits := func(user string) map[string]bool {
+		var all struct{ Items []tor.Circuit }
+		w.ctlJSON(&all, "tor", "circuit", "list")
+		out := map[string]bool{}
+		for _, c := range all.Items {
+			if c.State == "CLOSING" {
+				continue
+			}
+			for _, d := range c.Devices {
+				if d.User == user {
+					out[c.ID] = true
+				}
+			}
+		}
+		return out
+	}
+	for _, chosen := range []bool{true, false} {
+		if !chosen {
+			w.ctl(0, "", "tor", "exit", "clear", "--user", "alice")
+		}
+		for _, m := range []string{laptop, phone} {
+			if _, err := w.get(m, page(lab.TargetV4, "/ip")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.lookUp(m, "target.test"); err != nil {
+				t.Logf("look-up: %v", err)
+			}
+		}
+		alices, bobs := circuits("alice"), circuits("bob")
+		if len(alices) == 0 || len(bobs) == 0 {
+			t.Fatalf("circuits of alice %v, of bob %v", alices, bobs)
+		}
+		w.ctl(0, "", "tor", "newid", "--user", "alice")
+		after := circuits("alice")
+		for id := range alices {
+			if after[id] {
+				t.Errorf("circuit %s of alice is still there", id)
+			}
+		}
+		left := circuits("bob")
+		for id := range bobs {
+			if !left[id] {
+				t.Errorf("circuit %s of bob is gone", id)
+			}
+		}
+		if _, err := w.get(laptop, page(lab.TargetV4, "/ip")); err != nil {
+			t.Errorf("after the new identity: %v", err)
+		}
+		for id := range circuits("alice") {
+			if alices[id] {
+				t.Errorf("alice uses circuit %s again", id)
+			}
+		}
+	}
+}
