@@ -225,8 +225,15 @@ func (s *story) suspend() error {
 	if err := s.run(lab.Server, "", "vpnctl", "session", "history"); err != nil {
 		return err
 	}
+	open, err := s.Vpnctl(s.ctx, "session", "list").Output()
+	if err != nil {
+		return fmt.Errorf("list sessions: %w", err)
+	}
+	if list := strings.TrimSpace(string(open)); !strings.HasPrefix(list, "bob/tablet\t") || strings.Contains(list, "\n") {
+		return fmt.Errorf("bob's tablet alone should be online, not:\n%s", list)
+	}
 	url := "https://" + s.Machine(lab.Server).IPv4().String()
-	err := s.run(lab.Client(2), password, "vpn", "login", url, "--user", "alice", "--password-stdin")
+	err = s.run(lab.Client(2), password, "vpn", "login", url, "--user", "alice", "--password-stdin")
 	if err == nil {
 		return errors.New("a suspended user could sign in")
 	}

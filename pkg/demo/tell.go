@@ -57,7 +57,7 @@ func (s *story) run(machine, stdin, program string, args ...string) error {
 	out, err := s.onTerminal(cmd)
 	out = strings.ReplaceAll(out, "\r\x1b[2K", "\n") // what overwrote a line has one of its own
 	for line := range strings.Lines(out) {
-		fmt.Fprintf(s.Out, "  %s\n", strings.TrimRight(line, " \r\n"))
+		fmt.Fprintln(s.Out, strings.TrimRight("  "+line, " \r\n"))
 	}
 	fmt.Fprintln(s.Out)
 	if err != nil {

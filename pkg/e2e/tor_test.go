@@ -29,6 +29,7 @@ func TestLaneTor(t *testing.T) {
 		{"CarriesTrafficThroughTorOrNowhere", carriesTrafficThroughTorOrNowhere},
 		{"StockTools", stockTools},
 		{"ExitChoicesAndIdentities", exitChoices},
+		{"LeakTest", leakTests},
 		{"OpenConnectionsSurvive", openConnectionsSurvive},
 		{"NothingLeavesButTor", nothingLeavesButTor},
 	} {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"vpnd/pkg/lab"
 )
 
 func TestQuantile(t *testing.T) {
@@ -224,5 +228,28 @@ func TestJudgeTellsCutOffFromFailed(t *testing.T) {
 	}, deaths)
 	if got.Value != 2 || *got.Reached {
 		t.Errorf("got %v failed calls, reached %v; want 2, false", got.Value, *got.Reached)
+	}
+}
+
+func TestCountKnowsAttemptsBehindTheExits(t *testing.T) {
+	at := time.Now()
+	ms := func(n int) time.Time { return at.Add(time.Duration(n) * time.Millisecond) }
+	exit, other := netip.MustParseAddr("192.0.2.11"), netip.MustParseAddr("192.0.2.1")
+	packet := func(when int, src netip.Addr, port uint16) lab.Packet {
+		return lab.Packet{Time: ms(when), Src: src, Dst: lab.TargetV4, Proto: unix.IPPROTO_TCP, DstPort: port}
+	}
+	began := map[uint16]time.Time{10: ms(5), 11: ms(15), 12: ms(16), 13: ms(35), 14: ms(9)}
+	windows := []window{{ms(10), ms(20)}, {ms(30), ms(40)}}
+	got := count(began, windows, []lab.Packet{
+		packet(6, exit, 10), packet(7, exit, 10), // while the lane was up
+		packet(14, exit, 14),  // on its way when the call returned
+		packet(18, exit, 11),  // begun after the return
+		packet(25, exit, 12),  // sent again when the lane was up
+		packet(36, other, 13), // not from an exit
+		packet(37, exit, 13), packet(38, exit, 13),
+		packet(12, exit, 80), // not of the flood
+	}, map[netip.Addr]bool{exit: true})
+	if want := (passed{during: 3, packets: 3, open: 2}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
