@@ -301,6 +301,28 @@ func TestEnableForwardingKeepsAutoconfiguredRoutes(t *testing.T) {
 	}
 }
 
+func TestUnlimitRefusals(t *testing.T) {
+	w := newWorld(t)
+	names := []string{"net.ipv4.icmp_ratelimit", "net.ipv6.icmp.ratelimit"}
+	w.do(t, func() error {
+		for _, want := range [][]string{names, nil, names[:1]} {
+			got, err := link.UnlimitRefusals()
+			if d := cmp.Diff(want, got); d != "" || err != nil {
+				t.Errorf("changed (-want +got):\n%s%v", d, err)
+			}
+			if want == nil {
+				must(t, os.WriteFile("/proc/sys/net/ipv4/icmp_ratelimit", []byte("1000"), 0))
+			}
+		}
+		return nil
+	})
+	for _, name := range names {
+		if got := strings.TrimSpace(w.read(t, "/proc/sys/"+strings.ReplaceAll(name, ".", "/"))); got != "0" {
+			t.Errorf("%s is %s", name, got)
+		}
+	}
+}
+
 func (world) last(s []string) string { return s[len(s)-1] }
 
 func TestVethReachesTheOtherNamespace(t *testing.T) {

@@ -65,6 +65,30 @@ func (l *Links) EnableForwarding(ctx context.Context) (changed []string, err err
 	return changed, set(v6, "1")
 }
 
+// UnlimitRefusals lifts the kernel's limit on ICMP errors to one receiver, for
+// both families, and lists the switches that it changed. The default is one a second
+// after a burst of six, so of the datagrams that a device sends in a row most would be
+// refused in silence: QUIC then waits for timeouts where it could fall back to TCP at once. The
+// limit on all receivers together (net.ipv4.icmp_msgs_per_sec) stays, so strangers
+// cannot make this host a fountain of errors.
+//
+// It acts as EnableForwarding does. Where nothing is to be changed it costs two reads.
+func UnlimitRefusals() (changed []string, err error) {
+	for _, name := range []string{"net/ipv4/icmp_ratelimit", "net/ipv6/icmp/ratelimit"} {
+		did, err := setSysctl(name, "0")
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // no IPv6 in this kernel
+		}
+		if err != nil {
+			return changed, err
+		}
+		if did {
+			changed = append(changed, strings.ReplaceAll(name, "/", "."))
+		}
+	}
+	return changed, nil
+}
+
 // IPv6Enabled tells whether an interface can have IPv6 addresses and routes.
 func (l *Links) IPv6Enabled(name string) bool {
 	v, err := getSysctl("net/ipv6/conf/" + name + "/disable_ipv6")

@@ -163,7 +163,8 @@ func ctOriginalSaddr(p netip.Prefix) exprs {
 	}
 	return exprs{
 		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg}, cmp(expr.CmpOpEq, family),
-		// The library encodes the direction too wide, which only 0 (original) survives.
+		// The library encodes the direction too wide, which only 0 (original) survives; the
+		// kernel notes "attribute type 3 has an invalid length" in its log, and means no harm.
 		&expr.Ct{Key: expr.CtKeySRC, Register: reg},
 		cmp(expr.CmpOpEq, p.Addr().AsSlice()...),
 	}

@@ -26,7 +26,7 @@ const sessionLife = 4 * time.Minute
 // sessions for 15 seconds before they try a new handshake. It may be used
 // concurrently.
 //
-// Use: Observe what Peers gives, every few seconds, and Save. After Open returned
+// Use: Observe what Peers gives, about twice a second, and Save. After Open returned
 // a device without peers, give Upsert what Fill returns. The peers then have an
 // endpoint and a keepalive of 25 s, the setting of which makes the device open the
 // handshake at once. To have the wanted keepalive back, Upsert the peers once more

@@ -332,6 +332,35 @@ func TestForwardingIsEnabled(t *testing.T) {
 	}
 }
 
+// Refusals that the kernel keeps to itself leave QUIC waiting for timeouts.
+func TestRefusalsAreNotLimited(t *testing.T) {
+	s := newServer(t)
+	s.run()
+	const v4, v6 = "ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"
+	is := func(name, want string) func() bool {
+		return func() bool {
+			var got []byte
+			err := s.ns.Do(func() (err error) { got, err = os.ReadFile("/proc/sys/net/" + name); return err })
+			return err == nil && strings.TrimSpace(string(got)) == want
+		}
+	}
+	eventually(t, v4, is(v4, "0"))
+	eventually(t, v6, is(v6, "0"))
+	eventually(t, "the log line", func() bool {
+		log, err := os.ReadFile(filepath.Join(s.role.RunDir, "lanes.log"))
+		return err == nil && strings.Contains(string(log), "net.ipv4.icmp_ratelimit")
+	})
+	if e := s.said("firewall.repaired"); e != "" {
+		t.Errorf("the first change passes for a repair: %q", e)
+	}
+	must(t, s.ns.Do(func() error { return os.WriteFile("/proc/sys/net/"+v6, []byte("1000"), 0) }))
+	eventually(t, "the repair", is(v6, "0"))
+	eventually(t, "the report", func() bool { return s.said("firewall.repaired") != "" })
+	if e := s.said("firewall.repaired"); !strings.Contains(e, "net.ipv6.icmp.ratelimit") {
+		t.Errorf("event %q", e)
+	}
+}
+
 func TestInterfaceKeys(t *testing.T) {
 	s := newServer(t)
 	s.run()

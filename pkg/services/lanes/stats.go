@@ -49,7 +49,7 @@ func (l *Lanes) Stats(ctx context.Context) ([]api.PeerStats, error) {
 	}
 	stats := make(map[id.Device]*api.PeerStats, len(states[0]))
 	for _, peers := range states {
-		l.book.Observe(peers)
+		l.observe(peers)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -14,11 +14,10 @@ import (
 )
 
 const (
-	watchEvery     = 100 * time.Millisecond // interfaces that are gone
-	wallEvery      = 250 * time.Millisecond // rules that a stranger changed
-	listenEvery    = 5 * time.Second        // between attempts to be told of changes
-	endpointsEvery = 5 * time.Second        // endpoints written down
-	compareEvery   = 30 * time.Second       // peers compared with the interfaces
+	watchEvery   = 100 * time.Millisecond // interfaces that are gone
+	wallEvery    = 250 * time.Millisecond // rules that a stranger changed
+	listenEvery  = 5 * time.Second        // between attempts to be told of changes
+	compareEvery = 30 * time.Second       // peers compared with the interfaces
 )
 
 // Run brings the lanes up and keeps them as they should be until ctx ends. The
@@ -41,10 +40,7 @@ func (l *Lanes) Run(ctx context.Context) error {
 		all.Go(func() { l.keepUp(ctx, ln) })
 		all.Go(func() { each(ctx, l.cfg.CompareEvery, ln.changed, func() { l.compare(ctx, i) }) })
 	}
-	all.Go(func() {
-		each(ctx, endpointsEvery, nil, l.remember)
-		l.remember()
-	})
+	all.Go(func() { l.keepBook(ctx) })
 	all.Wait()
 	return nil
 }
@@ -66,19 +62,12 @@ func each(ctx context.Context, pause time.Duration, wake <-chan struct{}, fn fun
 // keepWall keeps the rules in place. The host forwards packets only after they
 // were.
 func (l *Lanes) keepWall(ctx context.Context) {
-	forwarding := false
-	var said string
+	var host host
 	l.adoptTor(ctx)
 	each(ctx, wallEvery, l.rewall, func() {
 		l.expireTor(ctx)
-		if !l.guard(ctx) || forwarding {
-			return
-		}
-		err := l.forward(ctx)
-		if forwarding = err == nil; !forwarding && err.Error() != said {
-			said = err.Error() // once
-			l.log.Error("forwarding_not_enabled", "err", err)
-			l.publish(events.Event{Type: "lane.failed", Message: "forwarding could not be enabled: " + said})
+		if l.guard(ctx) {
+			l.prepare(ctx, &host)
 		}
 	})
 }
@@ -156,20 +145,6 @@ func (l *Lanes) setWall(err error) bool {
 	return news
 }
 
-// forward lets the host forward packets; without it no lane carries anything.
-func (l *Lanes) forward(ctx context.Context) error {
-	links, err := link.Open()
-	if err != nil {
-		return err
-	}
-	defer links.Close()
-	changed, err := links.EnableForwarding(ctx)
-	if len(changed) > 0 {
-		l.log.Info("forwarding_enabled", "changed", changed)
-	}
-	return err
-}
-
 // keepUp brings a lane up when it is not there. No interface is made before the
 // rules are in place.
 func (l *Lanes) keepUp(ctx context.Context, ln *lane) {
@@ -220,12 +195,6 @@ func (b *backoff) note(err error) {
 	}
 	b.pause = min(max(2*b.pause, watchEvery), 2*time.Second)
 	b.until = time.Now().Add(b.pause)
-}
-
-func (l *Lanes) remember() {
-	if err := l.book.Save(l.bookPath()); err != nil {
-		l.log.Warn("endpoints_not_saved", "err", err)
-	}
 }
 
 // compare brings back what a stranger, or the death of wireguard-go, has
