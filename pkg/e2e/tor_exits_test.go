@@ -105,12 +105,17 @@ func exitChoices(t *testing.T, w *torWorld) {
 // newIdentities gives alice a new identity, with and without an exit choice,
 // while bob keeps his and his open connection.
 func newIdentities(t *testing.T, w *torWorld) {
-	circuits := func(user string) map[string]bool {
+	bobs, err := w.openLine(phone, netip.AddrPortFrom(lab.TargetV4, 7))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bobs.Close()
+	circuits := func(user string, used bool) map[string]bool {
 		var all struct{ Items []tor.Circuit }
 		w.ctlJSON(&all, "tor", "circuit", "list")
 		out := map[string]bool{}
 		for _, c := range all.Items {
-			if c.State == "CLOSING" {
+			if c.State == "CLOSING" || used && c.Streams == 0 {
 				continue
 			}
 			for _, d := range c.Devices {
@@ -133,27 +138,30 @@ func newIdentities(t *testing.T, w *torWorld) {
 				t.Logf("look-up: %v", err)
 			}
 		}
-		alices, bobs := circuits("alice"), circuits("bob")
-		if len(alices) == 0 || len(bobs) == 0 {
-			t.Fatalf("circuits of alice %v, of bob %v", alices, bobs)
+		alices, carrying := circuits("alice", false), circuits("bob", true)
+		if len(alices) == 0 || len(carrying) == 0 {
+			t.Fatalf("circuits of alice %v, of bob %v", alices, carrying)
 		}
 		w.ctl(0, "", "tor", "newid", "--user", "alice")
-		after := circuits("alice")
+		after := circuits("alice", false)
 		for id := range alices {
 			if after[id] {
 				t.Errorf("circuit %s of alice is still there", id)
 			}
 		}
-		left := circuits("bob")
-		for id := range bobs {
+		left := circuits("bob", true)
+		for id := range carrying {
 			if !left[id] {
 				t.Errorf("circuit %s of bob is gone", id)
 			}
 		}
+		if err := bobs.echo(10 * time.Second); err != nil {
+			t.Errorf("bob's connection: %v", err)
+		}
 		if _, err := w.get(laptop, page(lab.TargetV4, "/ip")); err != nil {
 			t.Errorf("after the new identity: %v", err)
 		}
-		for id := range circuits("alice") {
+		for id := range circuits("alice", false) {
 			if alices[id] {
 				t.Errorf("alice uses circuit %s again", id)
 			}

@@ -25,10 +25,10 @@ type line struct {
 	turns atomic.Int64
 }
 
-func (w *torWorld) openLine(to netip.AddrPort) (*line, error) {
+func (w *torWorld) openLine(machine string, to netip.AddrPort) (*line, error) {
 	ctx, cancel := context.WithTimeout(w.t.Context(), 15*time.Second)
 	defer cancel()
-	c, err := w.Machine(laptop).DialContext(ctx, "tcp", to.String())
+	c, err := w.Machine(machine).DialContext(ctx, "tcp", to.String())
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +110,7 @@ func (k *talk) more(t *testing.T, n int64, when string) bool {
 func openConnectionsSurvive(t *testing.T, w *torWorld) {
 	var talks []*talk
 	for _, target := range []netip.Addr{lab.TargetV4, lab.TargetV6} {
-		l, err := w.openLine(netip.AddrPortFrom(target, 7))
+		l, err := w.openLine(laptop, netip.AddrPortFrom(target, 7))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -143,7 +143,7 @@ func carriesTrafficThroughTorOrNowhere(t *testing.T, w *torWorld) {
 	refusedAtOnce(t, w.world, laptop)
 
 	// Maintenance: the page says why; the open connection is cut.
-	line, err := w.openLine(netip.AddrPortFrom(lab.TargetV4, 7))
+	line, err := w.openLine(laptop, netip.AddrPortFrom(lab.TargetV4, 7))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,12 +9,16 @@ import (
 	"net/netip"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"vpnd/pkg/api/tor"
 )
 
 // torCrowd is how many devices have connections open in lane tor.
 const torCrowd = 50
+
+// cutWithin is how soon a device should hear of the end of its connection.
+const cutWithin = 2 * time.Second
 
 // torNewID gives one device of many a new identity again and again. The others
 // must keep their circuits, and their connections must still echo.
@@ -40,7 +44,7 @@ func torNewID(ctx context.Context, s *suite) error {
 		return fmt.Errorf("%d devices in lane tor: %w", len(devices), err)
 	}
 	var calls, again samples
-	closed, others, broken, moved := 0, 0, 0, 0
+	closed, others, broken, moved, hung := 0, 0, 0, 0, 0
 	for round := range pick(s.options, 25, 6) {
 		i := round * 7 % len(devices)
 		before, err := s.circuitsOf(ctx)
@@ -70,8 +74,11 @@ func torNewID(ctx context.Context, s *suite) error {
 				}
 			}
 		}
-		if open[i].turn() == nil {
+		switch err := open[i].turn(cutWithin); {
+		case err == nil:
 			return errors.New("the connection of the device with a new identity is still there")
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			hung++
 		}
 		lost, err := s.stillEcho(ctx, open, i)
 		if err != nil {
@@ -96,6 +103,7 @@ func torNewID(ctx context.Context, s *suite) error {
 	r.keep("again", again)
 	r.note("%d devices, each with a tunnel of its own on one client machine and an open connection through Tor: %s; %d circuits closed", torCrowd, calls.spread(), closed)
 	r.note("of %d looks at the other devices: %d found the circuit changed, %d the connection broken", others, moved, broken)
+	r.note("the device's own connection: %d times it was told of the end, %d times it only heard nothing for %s", len(calls)-hung, hung, cutWithin)
 	r.note("the device's next connection, on a new circuit: %s", again.spread())
 	s.report.add(r)
 	return nil
@@ -105,7 +113,7 @@ func torNewID(ctx context.Context, s *suite) error {
 func (s *suite) stillEcho(ctx context.Context, open []*echoes, but int) (int, error) {
 	var lost atomic.Int64
 	err := spreadOut(ctx, 8, len(open), func(_, k int) error {
-		if k != but && open[k].turn() != nil {
+		if k != but && open[k].turn(pageTimeout) != nil {
 			lost.Add(1)
 		}
 		return nil

@@ -249,16 +249,16 @@ func (t *torDevice) openEcho(ctx context.Context) (*echoes, error) {
 		return nil, err
 	}
 	e := &echoes{conn, bufio.NewReader(conn)}
-	if err := e.turn(); err != nil {
+	if err := e.turn(pageTimeout); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return e, nil
 }
 
-// turn says something and wants to hear it.
-func (e *echoes) turn() error {
+// turn says something and wants to hear it in time.
+func (e *echoes) turn(within time.Duration) error {
 	const said = "still here\n"
-	if err := e.SetDeadline(time.Now().Add(pageTimeout)); err != nil {
+	if err := e.SetDeadline(time.Now().Add(within)); err != nil {
 		return err
 	}
 	if _, err := io.WriteString(e, said); err != nil {
