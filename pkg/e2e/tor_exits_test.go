@@ -3,7 +3,9 @@
 package e2e_test
 
 import (
+	"errors"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -84,11 +86,17 @@ func exitChoices(t *testing.T, w *torWorld) {
 			continue
 		}
 		// What is on the circuit ends with it; what comes after leaves by another.
-		eventually(t, 30*time.Second, func() error {
-			_, err := w.get(phone, page(lab.TargetV4, "/ip"))
-			return err
-		})
-		w.leavesBy(phone, "de", 2) // prefer
+		// tor, which chooses then, may still pick the one that is gone: it is
+		// half of this network's.
+		for _, target := range []netip.Addr{lab.TargetV4, lab.TargetV6} {
+			eventually(t, 60*time.Second, func() error {
+				seen, err := w.get(phone, page(target, "/ip"))
+				if e := w.exitOf("de"); err == nil && seen != e.V4.String() && seen != e.V6.String() {
+					t.Errorf("bob left by %q", seen)
+				}
+				return err
+			})
+		}
 		if err := w.network.StartExit(c); err != nil {
 			t.Fatal(err)
 		}
@@ -142,7 +150,15 @@ func newIdentities(t *testing.T, w *torWorld) {
 		if len(alices) == 0 || len(carrying) == 0 {
 			t.Fatalf("circuits of alice %v, of bob %v", alices, carrying)
 		}
+		hers, err := w.openLine(laptop, netip.AddrPortFrom(lab.TargetV4, 7))
+		if err != nil {
+			t.Fatal(err)
+		}
 		w.ctl(0, "", "tor", "newid", "--user", "alice")
+		if err := hers.echo(10 * time.Second); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("alice's connection through a circuit that was closed: %v", err)
+		}
+		_ = hers.Close()
 		after := circuits("alice", false)
 		for id := range alices {
 			if after[id] {

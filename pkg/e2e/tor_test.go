@@ -28,6 +28,7 @@ func TestLaneTor(t *testing.T) {
 	}{
 		{"CarriesTrafficThroughTorOrNowhere", carriesTrafficThroughTorOrNowhere},
 		{"StockTools", stockTools},
+		{"ShortDNS", shortDNS},
 		{"ExitChoicesAndIdentities", exitChoices},
 		{"LeakTest", leakTests},
 		{"OpenConnectionsSurvive", openConnectionsSurvive},

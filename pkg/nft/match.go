@@ -54,6 +54,17 @@ func transportPort(proto byte, offset uint32, port uint16) exprs {
 		cmp(expr.CmpOpEq, binary.BigEndian.AppendUint16(nil, port)...))
 }
 
+// udpShorter matches datagrams that carry fewer bytes, by the length field that
+// the kernel cuts them to; 0, a jumbogram, is short too. The rule must have
+// matched UDP before.
+func udpShorter(bytes uint16) exprs {
+	const header = 8
+	return exprs{
+		load(expr.PayloadBaseTransportHeader, 4, 2),
+		cmp(expr.CmpOpLt, binary.BigEndian.AppendUint16(nil, header+bytes)...),
+	}
+}
+
 // tcpSyn matches the first packet of either direction of a TCP connection, the
 // ones that carry the maximum segment size.
 func tcpSyn() exprs { return tcpFlags(flagSYN|flagRST, flagSYN) }

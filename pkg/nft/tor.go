@@ -13,6 +13,8 @@ import (
 const (
 	portDNS  = 53
 	portHTTP = 80
+
+	headerDNS = 12 // bytes
 )
 
 // localPort is a port of this host that devices of lane tor are redirected to.
@@ -101,6 +103,11 @@ func (c Config) gateRules() rules {
 // addressed to the gateway by now.
 func (c Config) torInput(r *rules) {
 	in := slices.Concat(iif(c.Tor.Interface), ctDNAT())
+	if c.redirects() {
+		// tor's DNSPort (0.4.9.11, libevent 2.1.12) dies of datagrams that end
+		// within the header of DNS: one device could take tor from all.
+		r.refuse("too short for dns", TorRefused, in, localPort{unix.IPPROTO_UDP, c.DNSPort}.dest(), udpShorter(headerDNS))
+	}
 	r.add("lane tor by state", in, jump(chainTorInput))
 	r.refuse("lane tor, not in this state", TorRefused, in)
 }

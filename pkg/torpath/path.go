@@ -38,7 +38,7 @@ func (r *Relay) reaches(t Target) bool {
 // one that the consensus does not know is passed over. The exit is one that e
 // allows, that reaches t and whose fingerprint (upper case) is not in avoid.
 // Exit and middle are drawn by bandwidth, and are guards in use only where the
-// guard leaves no other. The same arguments and the same state of rnd give the
+// guard leaves no other; likewise the middle is one to avoid. The same arguments and the same state of rnd give the
 // same path.
 //
 // NotFound means with the reason no_exit (ErrNoExit) that no exit matches, and
@@ -63,7 +63,7 @@ func (c *Consensus) Path(guards []string, e Exits, t Target, avoid map[string]bo
 			WithHint("allow more countries or relays")
 	}
 	for _, guard := range entries {
-		if middle, exit := c.complete(guard, exits, inUse, rnd); exit != nil {
+		if middle, exit := c.complete(guard, exits, inUse, avoid, rnd); exit != nil {
 			return []string{guard.Fingerprint, middle.Fingerprint, exit.Fingerprint}, nil
 		}
 	}
@@ -72,7 +72,7 @@ func (c *Consensus) Path(guards []string, e Exits, t Target, avoid map[string]bo
 }
 
 // complete finds an exit and a middle for a guard.
-func (c *Consensus) complete(guard *node, exits []*node, inUse map[string]bool, rnd *rand.Rand) (middle, exit *node) {
+func (c *Consensus) complete(guard *node, exits []*node, inUse, avoid map[string]bool, rnd *rand.Rand) (middle, exit *node) {
 	for _, reuse := range []bool{false, true} {
 		var fit []*node
 		for _, n := range exits {
@@ -82,7 +82,7 @@ func (c *Consensus) complete(guard *node, exits []*node, inUse map[string]bool, 
 		}
 		for len(fit) > 0 {
 			i := draw(fit, rnd)
-			if middle := c.middle(guard, fit[i], inUse, rnd); middle != nil {
+			if middle := c.middle(guard, fit[i], inUse, avoid, rnd); middle != nil {
 				return middle, fit[i]
 			}
 			fit = slices.Delete(fit, i, i+1)
@@ -96,31 +96,32 @@ func (c *Consensus) complete(guard *node, exits []*node, inUse map[string]bool, 
 // fits has the same distribution as one among those that fit.
 const tries = 32
 
-func (c *Consensus) middle(guard, exit *node, inUse map[string]bool, rnd *rand.Rand) *node {
+func (c *Consensus) middle(guard, exit *node, inUse, avoid map[string]bool, rnd *rand.Rand) *node {
 	for range min(tries, len(c.middles)) {
 		at, _ := slices.BinarySearch(c.sums, rnd.Int64N(c.sums[len(c.sums)-1])+1)
-		if n := &c.nodes[c.middles[at]]; !inUse[n.Fingerprint] && apart(guard, n) && apart(exit, n) {
+		if n := &c.nodes[c.middles[at]]; !inUse[n.Fingerprint] && !avoid[n.Fingerprint] && apart(guard, n) && apart(exit, n) {
 			return n
 		}
 	}
-	var fresh, used []*node
+	var ranks [3][]*node // to be avoided comes before in use
 	for _, i := range c.middles {
 		n := &c.nodes[i]
 		switch {
 		case !apart(guard, n) || !apart(exit, n):
 		case inUse[n.Fingerprint]:
-			used = append(used, n)
+			ranks[2] = append(ranks[2], n)
+		case avoid[n.Fingerprint]:
+			ranks[1] = append(ranks[1], n)
 		default:
-			fresh = append(fresh, n)
+			ranks[0] = append(ranks[0], n)
 		}
 	}
-	if len(fresh) == 0 {
-		fresh = used
+	for _, fit := range ranks {
+		if len(fit) > 0 {
+			return fit[draw(fit, rnd)]
+		}
 	}
-	if len(fresh) == 0 {
-		return nil
-	}
-	return fresh[draw(fresh, rnd)]
+	return nil
 }
 
 // draw picks an index by weight; list is not empty.

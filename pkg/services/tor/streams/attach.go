@@ -125,8 +125,8 @@ func (a *Attacher) noExit(ctx context.Context, s *stream, choice Choice) {
 
 // failed finds another place for what waits for a circuit.
 func (a *Attacher) failed(ctx context.Context, c *circuit) {
-	if exit := c.exit(); c.building && exit != "" {
-		a.bad[exit] = time.Now().Add(badFor)
+	if c.building && c.reached > 0 && c.reached < len(c.path) { // the guard is tor's to judge
+		a.bad[c.path[c.reached]] = time.Now().Add(badFor)
 	}
 	c.building = false
 	for _, s := range a.waiting(c.id) {

@@ -43,7 +43,7 @@ func (f *fake) Circuits(context.Context) (out []torctl.Circuit, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, c := range f.circuits {
-		line := fmt.Sprintf("CIRC %s EXTENDED %s PURPOSE=GENERAL", c.id, word(c.path[:1]))
+		line := fmt.Sprintf("CIRC %s EXTENDED %s PURPOSE=GENERAL", c.id, word(c.path[:len(c.path)-1]))
 		if c.built {
 			line = fmt.Sprintf("CIRC %s BUILT %s PURPOSE=GENERAL", c.id, word(c.path))
 		}
@@ -142,7 +142,7 @@ func (f *fake) ExtendCircuit(ctx context.Context, path []string) (string, error)
 	c := &fakeCircuit{id: f.id(), exit: path[len(path)-1], maker: "us", path: slices.Clone(path)}
 	f.circuits[c.id] = c
 	f.say("CIRC %s LAUNCHED PURPOSE=GENERAL", c.id)
-	f.say("CIRC %s EXTENDED %s PURPOSE=GENERAL", c.id, word(path[:1]))
+	f.say("CIRC %s EXTENDED %s PURPOSE=GENERAL", c.id, word(path[:len(path)-1]))
 	wait, works := f.build(c.exit)
 	f.after(wait, func() {
 		switch {

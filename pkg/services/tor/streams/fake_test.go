@@ -141,7 +141,11 @@ func (f *fake) endCircuit(id, how string) {
 			f.end(s.id)
 		}
 	}
-	f.say("CIRC %s %s %s PURPOSE=GENERAL REASON=DESTROYED", id, how, word(c.path))
+	reached := c.path
+	if !c.built {
+		reached = c.path[:len(c.path)-1] // the exit is what fails
+	}
+	f.say("CIRC %s %s %s PURPOSE=GENERAL REASON=DESTROYED", id, how, word(reached))
 }
 
 func (f *fake) kill(circuit string) {

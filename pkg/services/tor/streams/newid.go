@@ -36,7 +36,10 @@ func (a *Attacher) NewIdentity(ctx context.Context, devices []netip.Addr, all bo
 			failed = errors.Join(failed, a.shut(ctx, s))
 			out.Streams++
 		case theirs[s.circuit]:
-			out.Streams++ // it ends with its circuit
+			// tor may keep a circuit for a last question to its exit, and the
+			// streams on it with it, so they do not end by themselves.
+			failed = errors.Join(failed, a.shut(ctx, s))
+			out.Streams++
 		}
 	}
 	for id := range theirs {

@@ -15,9 +15,9 @@ import (
 const (
 	launchTimeout = 8 * time.Second  // a circuit of ours that is not built by then is given up
 	dirtyAfter    = 10 * time.Minute // as tor's MaxCircuitDirtiness: no new streams after it
-	badFor        = time.Minute      // an exit that failed is the last to be tried for so long
+	badFor        = time.Minute      // a relay that failed is the last to be tried for so long
 	unknownAfter  = 500 * time.Millisecond
-	maxTries      = 3
+	maxTries      = 4
 	maxBuilding   = 16 // circuits that one device may have built at a time; more wait for a sweep
 	maxGiven      = 8  // times that a stream is given back to tor
 	sweepEvery    = time.Second
@@ -92,6 +92,7 @@ type circuit struct {
 	usedAt   time.Time // first use
 	dirty    bool      // no new streams
 	building bool
+	reached  int    // hops of one that is being built
 	general  bool   // of ours: fit for look-ups
 	epoch    uint64 // when it was launched
 }
@@ -113,7 +114,7 @@ type Attacher struct {
 	mu       sync.Mutex // held while tor is asked too, so that events and commands have one order
 	streams  map[string]*stream
 	circuits map[string]*circuit
-	bad      map[string]time.Time // exits that failed, until when
+	bad      map[string]time.Time // relays that failed, until when
 	epoch    uint64               // rises when answers to Choice become old
 
 	asking sync.WaitGroup // questions to Choice
@@ -192,6 +193,9 @@ func (a *Attacher) circuit(c torctl.Circuit) *circuit {
 	}
 	if c.Purpose != "" {
 		known.purpose = c.Purpose
+	}
+	if known.building {
+		known.reached = max(known.reached, len(c.Path))
 	}
 	if len(c.Path) > 0 && !known.building { // an event tells the hops so far only
 		known.path = nil

@@ -113,7 +113,7 @@ func TestARefusedCircuitIsTriedAgain(t *testing.T) {
 		w.tor.unwilling = 100
 		w.set(func() { w.perDest = true })
 		w.want(w.exit(alice, "192.0.2.2:80"), "-")
-		if n := w.tor.count("extend"); n != 6 {
+		if n := w.tor.count("extend"); n != 3+4 {
 			t.Errorf("asked %d times", n)
 		}
 	})
