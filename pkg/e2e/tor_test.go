@@ -31,6 +31,7 @@ func TestLaneTor(t *testing.T) {
 		{"ShortDNS", shortDNS},
 		{"ExitChoicesAndIdentities", exitChoices},
 		{"LeakTest", leakTests},
+		{"Attacks", attacks},
 		{"OpenConnectionsSurvive", openConnectionsSurvive},
 		{"NothingLeavesButTor", nothingLeavesButTor},
 	} {

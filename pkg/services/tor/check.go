@@ -94,14 +94,17 @@ func fetchAddress(ctx context.Context, socket, page string) (netip.Addr, error) 
 	return netip.Addr{}, fmt.Errorf("the page's answer holds no address")
 }
 
-// findAddress gives the first IP address among the words of a text.
+// findAddress gives the first IP address among the words of a text. The
+// unspecified one is nobody's: "::" is also a word of programs.
 func findAddress(text string) (netip.Addr, bool) {
 	for word := range strings.FieldsFuncSeq(text, func(r rune) bool { return strings.ContainsRune(" \t\r\n\"'<>{}[](),;=", r) }) {
-		if a, err := netip.ParseAddr(word); err == nil {
-			return a.Unmap().WithZone(""), true
+		a, err := netip.ParseAddr(word)
+		if err != nil {
+			ap, _ := netip.ParseAddrPort(word)
+			a = ap.Addr()
 		}
-		if ap, err := netip.ParseAddrPort(word); err == nil {
-			return ap.Addr().Unmap(), true
+		if a = a.WithZone("").Unmap(); a.IsValid() && !a.IsUnspecified() {
+			return a, true
 		}
 	}
 	return netip.Addr{}, false

@@ -19,23 +19,9 @@ func (s *Service) tor() (*torctl.Client, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.client == nil {
-		return nil, fault.New(fault.Unavailable, "tor does not answer").WithHint("see 'vpnctl tor status'")
+		return nil, notAnswering()
 	}
 	return s.client, nil
-}
-
-// attached is who attaches streams now; nil without a connection.
-func (s *Service) attached() *streams.Attacher {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.attacher
-}
-
-func (s *Service) uses() map[string]streams.Use {
-	if a := s.attached(); a != nil {
-		return a.Uses()
-	}
-	return nil
 }
 
 func (s *Service) listCircuits(ctx context.Context) ([]api.Circuit, error) {
@@ -47,7 +33,11 @@ func (s *Service) listCircuits(ctx context.Context) ([]api.Circuit, error) {
 	if err != nil {
 		return nil, err
 	}
-	uses, relays := s.uses(), s.book.relays()
+	uses, err := s.uses(ctx)
+	if err != nil {
+		return nil, err
+	}
+	relays := s.book.relays()
 	out := make([]api.Circuit, 0, len(all))
 	for _, circ := range all {
 		use := uses[circ.ID]
@@ -104,16 +94,23 @@ func (s *Service) listStreams(ctx context.Context) ([]api.Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := s.attached()
+	sources, ok := glance(ctx, s, lookFor, func(a *streams.Attacher) []netip.Addr {
+		out := make([]netip.Addr, len(all))
+		for i, st := range all {
+			out[i] = a.Source(st.ID)
+		}
+		return out
+	})
+	if !ok {
+		return nil, notAnswering()
+	}
 	out := make([]api.Stream, 0, len(all))
-	for _, st := range all {
+	for i, st := range all {
 		one := api.Stream{ID: st.ID, State: st.Status, Target: st.Target}
 		if st.Circuit != "0" {
 			one.Circuit = st.Circuit
 		}
-		if a != nil {
-			one.Owner = s.ownerOf(ctx, a.Source(st.ID))
-		}
+		one.Owner = s.ownerOf(ctx, sources[i])
 		out = append(out, one)
 	}
 	return out, nil
@@ -205,15 +202,15 @@ func (s *Service) view(ctx context.Context, user string) *api.LaneView {
 		c = s.settings.Load().Exits[""]
 	}
 	v.Exits, v.Strict = c.Exits, c.Strict
-	a := s.attached()
-	if a == nil {
+	if s.attached() == nil {
 		return v
 	}
 	open, err := s.siblings.sessions(ctx, user)
 	if err != nil {
 		return v
 	}
-	if relay, ok := s.book.relays().Relay(a.LastExit(addressesOf(open...))); ok {
+	exit, _ := glance(ctx, s, glanceFor, func(a *streams.Attacher) string { return a.LastExit(addressesOf(open...)) })
+	if relay, ok := s.book.relays().Relay(exit); ok {
 		v.Country = relay.Country
 	}
 	return v

@@ -23,27 +23,35 @@ func (k *keeper) connect(ctx context.Context) (*torctl.Client, error) {
 		_ = c.Close()
 		return nil, err
 	}
-	// What streams may choose from is known before the first is attached.
-	if look, err := torctl.Dial(ctx, k.paths.socket()); err == nil {
-		_ = k.book.refresh(ctx, look)
-		_ = look.Close()
-	}
-	// The connection's life is that of the goroutines below.
+	k.firstLook(ctx)
+	// The connection's life is that of the goroutines below; until they run, ctx ends it.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	go func() { <-c.Done(); end() }()
+	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
 	a, feed, err := streams.Start(life, c, k.rules(), k.paths.journal(), fmt.Sprintf("%d-%s-%s", k.proc.PID, k.proc.Start, k.proc.Boot), k.log)
 	if err != nil {
 		_ = c.Close()
 		return nil, err
 	}
-	k.attaching = make(chan struct{})
-	go func(done chan struct{}) { a.Run(life, feed); close(done) }(k.attaching)
-	go k.followBook(life)
-	go k.followClock(life, c)
+	k.serving.Go(func() { a.Run(life, feed) })
+	k.serving.Go(func() { k.followBook(life) })
+	k.serving.Go(func() { k.followClock(life, c) })
 	k.mu.Lock()
 	k.client, k.attacher, k.status.Version = c, a, version
 	k.mu.Unlock()
 	return c, nil
+}
+
+// firstLook lets streams know what they may choose from before the first is
+// attached. All relays of the public network may take longer to read than tor
+// is given to answer; followBook reads them then.
+func (s *Service) firstLook(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin/2)
+	defer cancel()
+	if c, err := torctl.Dial(ctx, s.paths.socket()); err == nil {
+		_ = s.book.refresh(ctx, c)
+		_ = c.Close()
+	}
 }
 
 func (s *Service) rules() streams.Rules {

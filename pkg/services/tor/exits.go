@@ -50,7 +50,7 @@ func (s *Service) setExit(ctx context.Context, r *api.ExitRequest) (*api.ExitRep
 	s.publish(events.Event{Type: "tor.exit_changed", User: name, Message: describe(c), Data: map[string]string{"exits": strings.Join(c.Exits, " ")}})
 	reply := &api.ExitReply{Choice: s.choiceOf(c)}
 	switch n := reply.Choice.Usable; {
-	case s.book.relays().Usable(torpath.Exits{}) == 0:
+	case !s.book.ready():
 		reply.Warning = "tor knows no relays yet, so it is not known how many exits match"
 	case n == 0 && c.Strict:
 		reply.Warning = "no running exit matches: no connection will be made"

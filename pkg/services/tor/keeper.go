@@ -2,19 +2,16 @@ package tor
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 	"os/exec"
-	"slices"
+	"sync"
 	"syscall"
 	"time"
 
 	"vpnd/pkg/api/events"
 	"vpnd/pkg/api/lanes"
 	api "vpnd/pkg/api/tor"
-	"vpnd/pkg/durable"
 	"vpnd/pkg/fault"
-	"vpnd/pkg/torctl"
 )
 
 const (
@@ -28,15 +25,15 @@ const (
 // keeper owns the process; only its goroutine touches its fields.
 type keeper struct {
 	*Service
-	proc      *process
-	answers   time.Time // last answer, or when it was started or adopted
-	answered  bool      // at all
-	hung      time.Time
-	backoff   time.Duration
-	retry     time.Time
-	booted    bool
-	attaching chan struct{} // closed when nobody attaches streams any more
-	refused   struct {      // a torrc that tor did not take
+	proc     *process
+	answers  time.Time // last answer, or when it was started or adopted
+	answered bool      // at all
+	hung     time.Time
+	backoff  time.Duration
+	retry    time.Time
+	booted   bool
+	serving  sync.WaitGroup // the goroutines of the connection to tor
+	refused  struct {       // a torrc that tor did not take
 		torrc string
 		until time.Time
 	}
@@ -179,7 +176,7 @@ func (k *keeper) disconnect() {
 	k.mu.Unlock()
 	if c != nil {
 		_ = c.Close()
-		<-k.attaching // the journal has one writer
+		k.serving.Wait() // the journal has one writer
 	}
 }
 
@@ -261,63 +258,4 @@ func (k *keeper) question(ctx context.Context, gws []netip.Addr) error {
 		}
 	})
 	return nil
-}
-
-// reload gives tor a torrc that differs from what it was told last, and makes
-// sure that it was taken.
-func (k *keeper) reload(ctx context.Context, c *torctl.Client, gws []netip.Addr) error {
-	isolation := k.settings.Load().Isolation
-	text := torrc(k.cfg, k.paths, gws, isolation, k.bridges.TorrcLines())
-	if len(gws) == 0 || hash(text) == k.proc.Torrc {
-		return nil
-	}
-	if hash(text) == k.refused.torrc && time.Now().Before(k.refused.until) {
-		return nil
-	}
-	if err := durable.Write(k.paths.torrc(), []byte(text)); err != nil {
-		return err
-	}
-	if isolation != k.proc.Isolation {
-		// An open listener keeps the isolation that it was opened with.
-		if err := c.SetConf(ctx, [2]string{"TransPort", "0"}, [2]string{"DNSPort", "0"}); err != nil {
-			return err
-		}
-	}
-	if err := c.Signal(ctx, "RELOAD"); err != nil {
-		return err
-	}
-	if err := taken(ctx, c, markOf(text)); err != nil {
-		if c.Err() != nil || ctx.Err() != nil {
-			return err
-		}
-		k.refused.torrc, k.refused.until = hash(text), time.Now().Add(refusedFor)
-		why := first(lastWords(k.paths), err.Error())
-		k.log.Error("torrc_refused", "why", why)
-		k.observe(func(o *observation) { o.refused = why })
-		return nil
-	}
-	k.refused.torrc = ""
-	k.observe(func(o *observation) { o.refused = "" })
-	k.proc.Torrc, k.proc.Isolation, k.proc.Gateways = hash(text), isolation, gws
-	return durable.WriteJSON(k.paths.pid(), k.proc)
-}
-
-// taken waits until tor runs the torrc with the mark: RELOAD is acknowledged
-// whether or not the file is any good.
-func taken(ctx context.Context, c *torctl.Client, mark string) error {
-	for range 20 {
-		v, err := c.GetConf(ctx, "Nickname")
-		if err != nil {
-			return err
-		}
-		if slices.Equal(v, []string{mark}) {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-	return errors.New("tor keeps its former configuration")
 }

@@ -3,10 +3,12 @@ package tor
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"vpnd/pkg/api/sessions"
+	"vpnd/pkg/fault"
 )
 
 // ownerFor is how long an answer is believed. An address rests for longer than
@@ -62,11 +64,11 @@ func (o *owners) loopback(ctx context.Context, device netip.Addr) (netip.Addr, e
 		if err != nil {
 			return netip.Addr{}, err
 		}
-		for _, a := range owner.Addresses {
-			if a.Is4() {
-				device = a
-			}
+		i := slices.IndexFunc(owner.Addresses, netip.Addr.Is4)
+		if i < 0 {
+			return netip.Addr{}, fault.New(fault.NotFound, "%s has no IPv4 address in the lane", device)
 		}
+		device = owner.Addresses[i]
 	}
 	b := device.AsSlice()
 	b = b[len(b)-3:]

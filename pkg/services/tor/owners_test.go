@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"vpnd/pkg/api/sessions"
 	"vpnd/pkg/fault"
@@ -55,5 +57,55 @@ func TestAnOwnerIsAskedForOnce(t *testing.T) {
 	}
 	if asked != 2 {
 		t.Errorf("asked %d times: a failure is not remembered, an answer is", asked)
+	}
+}
+
+func TestAnOwnerIsBelievedForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := "alice"
+		o := &owners{ask: func(context.Context, netip.Addr) (*sessions.Owner, error) { return &sessions.Owner{Username: now}, nil }}
+		a := netip.MustParseAddr("10.9.0.2")
+		for _, c := range []struct {
+			after time.Duration
+			want  string
+		}{{0, "alice"}, {ownerFor - 1, "alice"}, {1, "bob"}} {
+			time.Sleep(c.after)
+			if owner, err := o.of(t.Context(), a); err != nil || owner.Username != c.want {
+				t.Errorf("after %s more: %v, %v", c.after, owner, err)
+			}
+			now = "bob" // the address went to somebody else
+		}
+	})
+}
+
+func TestOwnersAreBoundedInNumber(t *testing.T) {
+	o := &owners{ask: func(context.Context, netip.Addr) (*sessions.Owner, error) { return &sessions.Owner{}, nil }}
+	a := netip.MustParseAddr("10.0.0.0")
+	for range 2*ownersMax + 1 {
+		if _, err := o.of(t.Context(), a); err != nil {
+			t.Fatal(err)
+		}
+		if a = a.Next(); len(o.known) > ownersMax {
+			t.Fatalf("%d are kept", len(o.known))
+		}
+	}
+}
+
+func TestASessionsThatHangsIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := &owners{ask: func(ctx context.Context, _ netip.Addr) (*sessions.Owner, error) { <-ctx.Done(); return nil, ctx.Err() }}
+		if _, err := o.of(t.Context(), netip.MustParseAddr("10.9.0.2")); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestADeviceWithoutIPv4HasNoLoopback(t *testing.T) {
+	v6 := netip.MustParseAddr("fd00::9:102")
+	o := &owners{ask: func(context.Context, netip.Addr) (*sessions.Owner, error) {
+		return &sessions.Owner{Addresses: []netip.Addr{v6}}, nil
+	}}
+	if a, err := o.loopback(t.Context(), v6); err == nil {
+		t.Errorf("it shares %s with the device of that IPv4 address", a)
 	}
 }

@@ -10,9 +10,10 @@ import (
 )
 
 const (
-	probeTries   = 3 // failures in a row that count
-	probeTimeout = 10 * time.Second
-	probeRetry   = 5 * time.Second
+	probeTries    = 3 // failures in a row that count
+	probeCircuits = 4 // tried in one probe
+	probeTimeout  = 10 * time.Second
+	probeRetry    = 5 * time.Second
 )
 
 // probeState counts probes since all else became well: the first must succeed.
@@ -68,10 +69,24 @@ func (s *Service) probeLoop(ctx context.Context) {
 	}
 }
 
-// probe has tor build a circuit of its own choosing, and closes it.
+// errCircuit is a circuit that did not come about, which a single relay can cause.
+var errCircuit = errors.New("the circuit failed")
+
+// probe has tor build a circuit of its own choosing. Where relays have gone that
+// are listed still, it takes more than one, as it does for a user.
 func probe(ctx context.Context, c *torctl.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
+	for range probeCircuits - 1 {
+		if err := probeOne(ctx, c); !errors.Is(err, errCircuit) {
+			return err
+		}
+	}
+	return probeOne(ctx, c)
+}
+
+// probeOne builds one circuit and closes it.
+func probeOne(ctx context.Context, c *torctl.Client) error {
 	id, err := c.ExtendCircuit(ctx, nil)
 	if err != nil {
 		return err
@@ -96,7 +111,7 @@ func probe(ctx context.Context, c *torctl.Client) error {
 			}
 		}
 		if !found {
-			return errors.New("the circuit failed")
+			return errCircuit
 		}
 		select {
 		case <-ctx.Done():

@@ -199,6 +199,9 @@ func (p *process) end() string {
 // older file once it is long.
 func shorten(p paths) error {
 	info, err := os.Stat(p.notice())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // somebody removed it; tor goes on writing to what was
+	}
 	if err != nil || info.Size() < noticeMax {
 		return err
 	}

@@ -21,6 +21,7 @@ const refreshEvery = 5 * time.Second
 type book struct {
 	mu        sync.Mutex
 	consensus *torpath.Consensus
+	exits     bool // it has some; before tor has a consensus, guards of before may be all it knows
 	guards    []string
 	after     string    // valid-after of the consensus
 	since     time.Time // when that was seen first
@@ -62,8 +63,12 @@ func (b *book) follow(ctx context.Context, c *torctl.Client) {
 	}
 }
 
-// ready says that relays are known.
-func (b *book) ready() bool { return len(b.relays().Relays()) > 0 }
+// ready says that exits are known, from which a choice can be met.
+func (b *book) ready() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.exits
+}
 
 func (b *book) patience() time.Duration {
 	if b.ready() {
@@ -99,13 +104,18 @@ func (b *book) refresh(ctx context.Context, c *torctl.Client) error {
 	if err != nil {
 		return err
 	}
+	b.take(consensus)
+	return nil
+}
+
+func (b *book) take(consensus *torpath.Consensus) {
+	exits := consensus.Usable(torpath.Exits{}) > 0
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.consensus = consensus
-	if len(consensus.Relays()) > 0 {
+	b.consensus, b.exits = consensus, exits
+	if exits {
 		b.read++
 	}
-	return nil
 }
 
 // usedGuards are the first relays of the circuits that tor chose itself, the

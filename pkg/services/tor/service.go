@@ -36,14 +36,16 @@ type Service struct {
 	owners     owners
 	book       book
 	bridges    *bridges.Book
-	settingsMu sync.Mutex // one change at a time
+	wishMu     sync.Mutex // one change at a time, and the disk is waited for under it
+	settingsMu sync.Mutex // the same
 	settings   atomic.Pointer[settings]
 	canary     atomic.Pointer[[]netip.Addr] // addresses of the leak test's device
 	kick       chan struct{}                // wakes the keeper
 	askNow     chan struct{}                // wakes the asker
 	askMu      sync.Mutex                   // one ask at a time, so that the last decision is the last asked
+	glances    chan struct{}                // see glance
 
-	mu       sync.Mutex // guards the rest
+	mu       sync.Mutex // guards the rest; nothing that may wait is done under it
 	wish     wish
 	obs      observation
 	status   api.Status // what is only shown
@@ -86,6 +88,7 @@ func newService(c config.Config, p paths, log *slog.Logger, publish func(events.
 		cfg: c.Tor, paths: p, log: log, publish: publish, siblings: sib, wish: w, bridges: bridgeBook,
 		owners: owners{lane: c.Lanes.Tor.IPv4, ask: sib.owner},
 		kick:   make(chan struct{}, 1), askNow: make(chan struct{}, 1), changed: make(chan struct{}),
+		glances: make(chan struct{}, 1),
 	}
 	s.settings.Store(chosen)
 	s.obs.process = api.ProcessStarting
@@ -124,14 +127,7 @@ func (s *Service) register(srv *rpc.Server) {
 
 // setWish makes a wish durable and returns when lanes has what follows from it.
 func (s *Service) setWish(ctx context.Context, change func(*wish)) (*api.Status, error) {
-	s.mu.Lock()
-	w := s.wish
-	change(&w)
-	err := durable.WriteJSON(s.paths.wish(), w) // under the lock: the last wish is the one on disk
-	if err == nil {
-		s.wish, s.hold = w, time.Time{}
-	}
-	s.mu.Unlock()
+	w, err := s.note(change)
 	if err != nil {
 		return nil, err
 	}
@@ -144,15 +140,43 @@ func (s *Service) setWish(ctx context.Context, change func(*wish)) (*api.Status,
 	return s.Status(), nil
 }
 
-// Status tells all.
-func (s *Service) Status() *api.Status {
-	a := s.attached()
-	circuits, opened := 0, 0
-	if a != nil { // not under the lock: it waits for tor
-		circuits, opened = a.Count()
+// note makes a changed wish durable, then lets it hold.
+func (s *Service) note(change func(*wish)) (wish, error) {
+	s.wishMu.Lock() // the last wish is the one on disk
+	defer s.wishMu.Unlock()
+	s.mu.Lock()
+	w := s.wish
+	s.mu.Unlock()
+	change(&w)
+	if err := durable.WriteJSON(s.paths.wish(), w); err != nil {
+		return w, err
 	}
 	s.mu.Lock()
+	s.wish, s.hold = w, time.Time{}
+	s.mu.Unlock()
+	return w, nil
+}
+
+// Status tells all, at once even when tor hangs.
+func (s *Service) Status() *api.Status {
+	chosen, bridged := s.settings.Load(), s.bridges.Enabled()
+	var global *api.Choice
+	exits := len(chosen.Exits)
+	if c, ok := chosen.Exits[""]; ok {
+		c := s.choiceOf(c)
+		global = &c
+		exits--
+	}
+	type counts struct{ circuits, streams int }
+	n, counted := glance(context.Background(), s, glanceFor, func(a *streams.Attacher) (n counts) {
+		n.circuits, n.streams = a.Count()
+		return n
+	})
+	s.mu.Lock()
 	defer s.mu.Unlock()
+	if counted || s.attacher == nil { // otherwise it is what was known last
+		s.status.Circuits, s.status.Streams = n.circuits, n.streams
+	}
 	st, d := s.status, decide(s.wish, s.obs)
 	st.Wish, st.WishProcess, st.Message = s.wish.Wish, s.wish.Process, s.wish.Message
 	st.Reason, st.Hint = d.reason, d.hint
@@ -162,14 +186,7 @@ func (s *Service) Status() *api.Status {
 	st.Process, st.Bootstrap, st.EnoughDirInfo = s.obs.process, s.obs.boot, s.obs.dir
 	st.Circuit, st.NetworkLive, st.Probe = s.obs.circuit, s.obs.live, s.obs.probe.last
 	st.ClockSkew = int64(s.obs.skew / time.Second)
-	st.Circuits, st.Streams = circuits, opened
-	chosen := s.settings.Load()
-	st.Isolation, st.Bridges, st.Exits = chosen.Isolation, s.bridges.Enabled(), len(chosen.Exits)
-	if c, ok := chosen.Exits[""]; ok {
-		global := s.choiceOf(c)
-		st.Exit = &global
-		st.Exits--
-	}
+	st.Isolation, st.Bridges, st.Exit, st.Exits = chosen.Isolation, bridged, global, exits
 	return &st
 }
 
