@@ -15,7 +15,7 @@ import (
 )
 
 // eventBuffer is how many events wait for a slow reader before some are lost.
-const eventBuffer = 1024
+const eventBuffer = 16384
 
 var never time.Time
 
@@ -99,7 +99,7 @@ func (h *hub) send(e Event) {
 
 // Events subscribes to events by their codes (CIRC, STREAM, STATUS_CLIENT...).
 // The channel is closed when ctx ends or the client breaks. A reader that
-// falls more than 1024 events behind loses the newest; the next one it gets
+// falls more than 16384 events behind loses the newest; the next one it gets
 // says how many in Lost. NotFound means that tor knows no such event.
 func (c *Client) Events(ctx context.Context, codes ...string) (<-chan Event, error) {
 	if len(codes) == 0 {

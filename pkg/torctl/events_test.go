@@ -67,12 +67,12 @@ func TestASlowReaderHearsWhatItLost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.say(strings.Repeat("650 BW 1 2\r\n", 1034) + "650 NOTICE x\r\n")
+	f.say(strings.Repeat("650 BW 1 2\r\n", 16384+10) + "650 NOTICE x\r\n")
 	next(t, other)
 	if _, err := c.Events(t.Context(), "CIRC"); err != nil { // still alive
 		t.Fatal(err)
 	}
-	for range 1024 {
+	for range 16384 {
 		next(t, ch)
 	}
 	f.say("650 BW 3 4\r\n")

@@ -44,6 +44,9 @@ func (s *Service) ask(ctx context.Context) error {
 	a := &lanes.TorAsk{}
 	a.Body.State, a.Body.Reason, a.Body.Lease = d.state, d.reason, int(lease/time.Second)
 	answer, err := s.siblings.setTor(ctx, a)
+	s.mu.Lock()
+	s.silent = err != nil
+	s.mu.Unlock()
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"vpnd/pkg/api/events"
@@ -151,17 +152,22 @@ func (s *Service) newID(ctx context.Context, r *api.NewIDRequest) (*api.NewIDRep
 	e := events.Event{Type: "tor.newid"}
 	count := 0
 	switch {
+	case r.Body.User == everybody:
+		return nil, fault.InvalidField("user", "%q is no user; say all for everybody", everybody)
 	case r.Body.User != "":
-		u, err := s.siblings.user(ctx, r.Body.User)
+		id, name, err := s.who(ctx, r.Body.User)
 		if err != nil {
 			return nil, err
 		}
-		open, err := s.siblings.sessions(ctx, string(u.ID))
+		open, err := s.siblings.sessions(ctx, id)
 		if err != nil {
 			return nil, err
 		}
-		devices, count, e.User = addressesOf(open...), len(open), u.Username
+		devices, count, e.User = addressesOf(open...), len(open), name
 	case r.Body.Device != "":
+		if user, device, two := strings.Cut(r.Body.Device, "/"); two && (user == "" || device == "") {
+			return nil, fault.InvalidField("device", "%q is neither username/device nor a session id", r.Body.Device)
+		}
 		one, err := s.siblings.session(ctx, r.Body.Device)
 		if err != nil {
 			return nil, err
@@ -196,7 +202,7 @@ func (s *Service) newID(ctx context.Context, r *api.NewIDRequest) (*api.NewIDRep
 // view is what a user's devices may know.
 func (s *Service) view(ctx context.Context, user string) *api.LaneView {
 	st := s.Status()
-	v := &api.LaneView{State: st.Lane, Reason: st.Reason}
+	v := &api.LaneView{State: st.Lane, Reason: forDevices(st)}
 	c, ok := s.settings.Load().Exits[user]
 	if !ok {
 		c = s.settings.Load().Exits[""]

@@ -26,6 +26,9 @@ func (s *Service) who(ctx context.Context, ref string) (id, name string, err err
 	if ref == everybody {
 		return "", "", nil
 	}
+	if strings.Contains(ref, "/") {
+		return "", "", fault.InvalidField("user", "%q is neither a username nor an id", ref)
+	}
 	u, err := s.siblings.user(ctx, ref)
 	if err != nil {
 		return "", "", err

@@ -6,9 +6,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"vpnd/pkg/api/events"
 	"vpnd/pkg/api/lanes"
@@ -51,6 +53,7 @@ type Service struct {
 	status   api.Status // what is only shown
 	gateways []netip.Addr
 	answered time.Time // last answer of lanes
+	silent   bool      // the last question was not answered
 	asked    decision
 	hold     time.Time     // until then nothing but up is asked: an adopted tor is looked at first
 	changed  chan struct{} // closed and replaced when the process changed
@@ -99,6 +102,11 @@ func newService(c config.Config, p paths, log *slog.Logger, publish func(events.
 func (s *Service) register(srv *rpc.Server) {
 	rpc.Handle(srv, api.GetStatus, func(context.Context, *struct{}) (*api.Status, error) { return s.Status(), nil })
 	rpc.Handle(srv, api.SetWish, func(ctx context.Context, r *api.WishRequest) (*api.Status, error) {
+		for _, f := range [][2]string{{"message", r.Body.Message}, {"reason", r.Body.Reason}} {
+			if strings.ContainsFunc(f[1], unprintable) {
+				return nil, fault.InvalidField(f[0], "holds characters that cannot be printed; write one line of text")
+			}
+		}
 		return s.setWish(ctx, func(w *wish) { w.Wish, w.Message, w.Reason = r.Body.Wish, r.Body.Message, r.Body.Reason })
 	})
 	rpc.Handle(srv, api.Start, func(ctx context.Context, _ *struct{}) (*api.Status, error) {
@@ -180,7 +188,7 @@ func (s *Service) Status() *api.Status {
 	st, d := s.status, decide(s.wish, s.obs)
 	st.Wish, st.WishProcess, st.Message = s.wish.Wish, s.wish.Process, s.wish.Message
 	st.Reason, st.Hint = d.reason, d.hint
-	if time.Since(s.answered) > lease {
+	if s.silent && time.Since(s.answered) > lease {
 		st.Lane, st.Reason = string(lanes.TorBlocked), "lanes does not answer"
 	}
 	st.Process, st.Bootstrap, st.EnoughDirInfo = s.obs.process, s.obs.boot, s.obs.dir
@@ -195,9 +203,9 @@ func (s *Service) run(ctx context.Context, extra []net.Listener) error {
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	web := pageServer(func() string { return s.Status().Reason }, s.log)
+	web := pageServer(func() string { return forDevices(s.Status()) }, s.log)
 	dns := &dnsTCP{upstream: s.dnsPort, source: s.owners.loopback, idle: 10 * time.Second, timeout: 5 * time.Second}
-	webSlots, dnsSlots := make(chan struct{}, maxConns), make(chan struct{}, maxConns)
+	webSlots, dnsSlots := newSlots(maxConns, maxEach), newSlots(maxConns, maxEach)
 	for i, l := range extra {
 		if i < 2 {
 			wg.Go(func() { _ = web.Serve(limited{l, webSlots}) })
@@ -213,6 +221,19 @@ func (s *Service) run(ctx context.Context, extra []net.Listener) error {
 	wg.Go(func() { s.probeLoop(ctx) })
 	k.run(ctx)
 	return nil
+}
+
+// unprintable tells characters that a terminal or a page could act on.
+func unprintable(r rune) bool { return r != ' ' && !unicode.IsPrint(r) }
+
+// forDevices is the reason as devices may read it: the operator's message, or
+// what is wrong without the details, which are about this host.
+func forDevices(st *api.Status) string {
+	if st.Wish == api.WishMaintenance && st.Message != "" {
+		return st.Message
+	}
+	what, _, _ := strings.Cut(st.Reason, ": ")
+	return what
 }
 
 // dnsPort is where DNS over TCP is answered; not valid while the lane is not up.

@@ -115,6 +115,15 @@ func (f *fake) CloseCircuit(ctx context.Context, id string) error {
 	return nil
 }
 
+func (f *fake) AddressMappings(ctx context.Context) (out []torctl.Mapping, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for from, to := range f.virtual {
+		out = append(out, torctl.Mapping{From: from, To: to})
+	}
+	return out, f.note(ctx, "mappings")
+}
+
 func (f *fake) OpenCircuit(ctx context.Context, id string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -81,9 +81,7 @@ func (a *Attacher) streamEvent(ctx context.Context, e torctl.Stream) {
 		}
 	case "FAILED", "CLOSED":
 		if s != nil {
-			a.leave(s)
-			delete(a.streams, e.ID)
-			a.journal.streamGone(e.ID)
+			a.forget(s)
 		}
 	}
 }
@@ -100,6 +98,8 @@ func (a *Attacher) learn(ctx context.Context, s *stream, e torctl.Stream) {
 	}
 	if s.device.IsValid() {
 		a.journal.stream(s.id, s.device)
+		a.open[s.device]++
+		a.heardName(s)
 	}
 	if on := s.circuit; on != "" { // now with its device
 		a.leave(s)
@@ -137,6 +137,10 @@ func (a *Attacher) decide(ctx context.Context, s *stream) {
 		a.giveToTor(ctx, s) // a request of our own
 	case a.rules.Refuse(s.device):
 		a.close(ctx, s, "the leak test's")
+	case a.open[s.device] > streamsMax:
+		a.close(ctx, s, "its device has too many")
+	case a.foreignOnion(ctx, s):
+		a.close(ctx, s, "its device asked for no onion name of that address")
 	case a.toOnion(s) || !a.rules.AnyChoice():
 		a.giveToTor(ctx, s)
 	default:
@@ -165,12 +169,18 @@ func (a *Attacher) choose(ctx context.Context, s *stream, epoch uint64) {
 	}
 }
 
+func (a *Attacher) foreignOnion(ctx context.Context, s *stream) bool {
+	host, _ := splitTarget(s.target)
+	ip, err := netip.ParseAddr(host)
+	return err == nil && a.rules.Virtual(ip.Unmap()) && !a.mayUse(ctx, s, ip.Unmap())
+}
+
 func (a *Attacher) toOnion(s *stream) bool {
 	host, _ := splitTarget(s.target)
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return a.rules.Virtual(ip)
 	}
-	return strings.HasSuffix(strings.ToLower(strings.TrimSuffix(host, ".")), ".onion")
+	return strings.HasSuffix(nameOf(host), ".onion")
 }
 
 // sweep is the net under the events.
@@ -221,4 +231,14 @@ func (a *Attacher) sweep(ctx context.Context) {
 // through a Unix socket, whose path tor gives.
 func ownSource(text string) bool {
 	return strings.HasPrefix(text, "(Tor_internal)") || strings.HasPrefix(text, "/")
+}
+
+// forget drops a stream that is gone.
+func (a *Attacher) forget(s *stream) {
+	a.leave(s)
+	delete(a.streams, s.id)
+	a.journal.streamGone(s.id)
+	if a.open[s.device]--; a.open[s.device] <= 0 {
+		delete(a.open, s.device)
+	}
 }

@@ -53,6 +53,7 @@ type fake struct {
 	build     func(exit string) (time.Duration, bool)
 	connect   func(target, exit string) bool
 	broken    bool
+	virtual   map[string]string // addresses that stand for onion names
 	unwilling int               // circuits that are refused
 	closing   func(*fakeStream) // just before the controller closes it
 	attachAt  chan time.Time

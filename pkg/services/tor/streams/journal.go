@@ -16,6 +16,7 @@ type record struct {
 	streams  map[string]netip.Addr
 	circuits map[string][]netip.Addr
 	ours     map[string]bool
+	names    map[netip.Addr]map[string]bool
 }
 
 // journal remembers whose streams and circuits are, for a service that is
@@ -27,6 +28,7 @@ type record struct {
 //	x ID           the stream is gone
 //	c ID ADDRESS   a circuit carried a stream of the address
 //	o ID           the circuit is ours
+//	n KEY ADDRESS  the address asked for an onion name, as onionKey
 type journal struct {
 	path, life string
 	f          *os.File
@@ -34,8 +36,15 @@ type journal struct {
 	now        record // what a new file has to say
 }
 
+func (r record) name(d netip.Addr, key string) {
+	if len(r.names[d]) >= namesMax || r.names[d] == nil {
+		r.names[d] = map[string]bool{}
+	}
+	r.names[d][key] = true
+}
+
 func newRecord() record {
-	return record{streams: map[string]netip.Addr{}, circuits: map[string][]netip.Addr{}, ours: map[string]bool{}}
+	return record{streams: map[string]netip.Addr{}, circuits: map[string][]netip.Addr{}, ours: map[string]bool{}, names: map[netip.Addr]map[string]bool{}}
 }
 
 // openJournal gives what an earlier service wrote about the same run of tor,
@@ -70,15 +79,18 @@ func parseJournal(data []byte, life string) record {
 			delete(r.streams, f[1])
 		case len(f) == 2 && f[0] == "o":
 			r.ours[f[1]] = true
-		case len(f) == 3 && (f[0] == "s" || f[0] == "c"):
+		case len(f) == 3 && (f[0] == "s" || f[0] == "c" || f[0] == "n"):
 			d, err := netip.ParseAddr(f[2])
 			if err != nil {
 				continue
 			}
-			if f[0] == "s" {
+			switch f[0] {
+			case "s":
 				r.streams[f[1]] = d
-			} else {
+			case "c":
 				r.circuits[f[1]] = append(r.circuits[f[1]], d)
+			case "n":
+				r.name(d, f[1])
 			}
 		}
 	}
@@ -133,6 +145,11 @@ func (j *journal) streamGone(id string) {
 func (j *journal) circuit(id string, d netip.Addr) {
 	j.now.circuits[id] = append(j.now.circuits[id], d)
 	j.write("c %s %s\n", id, d)
+}
+
+func (j *journal) name(d netip.Addr, key string) {
+	j.now.name(d, key)
+	j.write("n %s %s\n", key, d)
 }
 
 func (j *journal) circuitGone(id string) {

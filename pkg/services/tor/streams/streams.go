@@ -18,8 +18,9 @@ const (
 	badFor        = time.Minute      // a relay that failed is the last to be tried for so long
 	unknownAfter  = 500 * time.Millisecond
 	maxTries      = 4
-	maxBuilding   = 16 // circuits that one device may have built at a time; more wait for a sweep
-	maxGiven      = 8  // times that a stream is given back to tor
+	maxBuilding   = 16   // circuits that one device may have built at a time; more wait for a sweep
+	streamsMax    = 1024 // of one device at once: tor has as many files as it has, for all
+	maxGiven      = 8    // times that a stream is given back to tor
 	sweepEvery    = time.Second
 )
 
@@ -33,6 +34,7 @@ type Control interface {
 	CloseCircuit(ctx context.Context, id string) error
 	ExtendCircuit(ctx context.Context, path []string) (string, error)
 	OpenCircuit(ctx context.Context, id string) error
+	AddressMappings(ctx context.Context) ([]torctl.Mapping, error)
 }
 
 // Choice is where a user's streams shall leave Tor.
@@ -115,7 +117,9 @@ type Attacher struct {
 	streams  map[string]*stream
 	circuits map[string]*circuit
 	bad      map[string]time.Time // relays that failed, until when
-	epoch    uint64               // rises when answers to Choice become old
+	open     map[netip.Addr]int   // streams of each device
+	onions   onions
+	epoch    uint64 // rises when answers to Choice become old
 
 	asking sync.WaitGroup // questions to Choice
 }
@@ -135,7 +139,8 @@ func Start(ctx context.Context, ctl Control, rules Rules, journalPath, life stri
 	}
 	a := &Attacher{
 		ctl: ctl, rules: rules, log: log, journal: j,
-		streams: map[string]*stream{}, circuits: map[string]*circuit{}, bad: map[string]time.Time{},
+		streams: map[string]*stream{}, circuits: map[string]*circuit{}, bad: map[string]time.Time{}, open: map[netip.Addr]int{},
+		onions: onions{asked: map[netip.Addr]map[string]bool{}, stale: true},
 	}
 	if err := a.takeOver(ctx, before); err != nil {
 		_ = j.close()

@@ -35,6 +35,12 @@ func (a *Attacher) takeOver(ctx context.Context, before record) error {
 	for _, st := range streams {
 		a.found(st, before.streams)
 	}
+	for d, keys := range before.names {
+		for key := range keys {
+			a.onions.note(d, key)
+			a.journal.name(d, key)
+		}
+	}
 	a.suspect()
 	if err := a.journal.commit(); err != nil {
 		a.log.Warn("journal_failed", "err", err)
@@ -63,6 +69,7 @@ func (a *Attacher) found(st torctl.Stream, sources map[string]netip.Addr) {
 	if d, ok := sources[st.ID]; ok {
 		s.device = d
 		a.journal.stream(st.ID, d)
+		a.open[d]++
 	} else {
 		s.unknown = true
 	}
@@ -94,9 +101,7 @@ func (a *Attacher) again(ctx context.Context) {
 	}
 	for id, s := range a.streams {
 		if !here[id] {
-			a.leave(s)
-			delete(a.streams, id)
-			a.journal.streamGone(id)
+			a.forget(s)
 		}
 	}
 	circuits, err := a.ctl.Circuits(ctx)
