@@ -147,6 +147,9 @@ func TestAWishWithoutLanesIsNotedAndSaid(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	w.make()
+	if err := w.s.ask(t.Context()); err == nil {
+		t.Error("lanes answered")
+	}
 	if st := w.s.Status(); st.Wish != api.WishDown || st.Lane != string(lanes.TorBlocked) || st.Reason != "lanes does not answer" {
 		t.Errorf("the status is %+v", st)
 	}

@@ -188,7 +188,7 @@ func (s *Service) Status() *api.Status {
 	st, d := s.status, decide(s.wish, s.obs)
 	st.Wish, st.WishProcess, st.Message = s.wish.Wish, s.wish.Process, s.wish.Message
 	st.Reason, st.Hint = d.reason, d.hint
-	if s.silent && time.Since(s.answered) > lease {
+	if asked := s.silent || !s.answered.IsZero(); asked && time.Since(s.answered) > lease {
 		st.Lane, st.Reason = string(lanes.TorBlocked), "lanes does not answer"
 	}
 	st.Process, st.Bootstrap, st.EnoughDirInfo = s.obs.process, s.obs.boot, s.obs.dir
