@@ -68,6 +68,7 @@ var torFaults = []struct {
 	{"somebody listens on tor's port", portIsTaken},
 	{"the disk is full", diskIsFull},
 	{"tor hangs", torHangs},
+	{"service tor hangs", torServiceHangs},
 	{"the control socket is removed", socketIsRemoved},
 	{"the clock is wrong", clockIsWrong},
 }
@@ -151,6 +152,22 @@ func torHangs(t *testing.T, w *torWorld) {
 		return s.Process == tor.ProcessHung && s.Lane == "maintenance" && strings.HasPrefix(s.Reason, "tor does not answer") && strings.Contains(s.Hint, "restarted")
 	})
 	w.tells("another tor", func(s *tor.Status) bool { return s.PID != 0 && s.PID != old })
+}
+
+// torServiceHangs stops the one who keeps lane tor open: either the supervisor
+// starts another in time, or the lease runs out and the lane is blocked.
+func torServiceHangs(t *testing.T, w *torWorld) {
+	old := w.pids()["tor"]
+	if err := unix.Kill(old, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 40*time.Second, func() error {
+		if pid := w.pids()["tor"]; pid == 0 || pid == old {
+			return errors.New("no new service tor")
+		}
+		return nil
+	})
+	w.eventuallyReady("tor")
 }
 
 func socketIsRemoved(t *testing.T, w *torWorld) {
