@@ -15,7 +15,9 @@ all: build
 
 deps:
 	@command -v $(GO) >/dev/null || { echo "vpnd needs Go 1.26 or newer: https://go.dev/dl/"; exit 1; }
-	@if ! command -v gcc >/dev/null || [ ! -e /usr/include/stdlib.h ] || ! PATH=$$PATH:/usr/sbin command -v tor >/dev/null; then \
+	@missing=; [ -e /usr/include/stdlib.h ] || missing=1; \
+	for p in gcc tor curl dig ip nft; do PATH=$$PATH:/usr/sbin:/sbin command -v $$p >/dev/null || missing=1; done; \
+	if [ -n "$$missing" ]; then \
 		echo "installing with apt: $(DEBS)"; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(DEBS); \
 	fi
