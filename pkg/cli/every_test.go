@@ -73,6 +73,21 @@ func invocations() map[string]string {
 		"tor isolation set":  "per-destination",
 		"tor onion list":     "",
 		"leaktest list":      "",
+		"logs count":         "user=alice",
+		"logs stats":         "--by service,level",
+		"logs top":           "user",
+		"logs histogram":     "--by level --bucket 15m --since 2h",
+		"logs fields":        "",
+		"logs services":      "",
+		"logs saved list":    "",
+		"logs saved save":    "mine user=alice level>=warn",
+		"logs saved run":     "refused",
+		"logs saved delete":  "slow -y",
+		"logs status":        "",
+		"logs purge":         "user=carol --accept-risk=destroy-data",
+		"service logs":       "auth",
+		"session logs":       "alice/laptop",
+		"user logs":          "alice",
 		"events":             "",
 		"audit list":         "",
 		"wait":               "vpnd=ready session/carol=online",
@@ -80,8 +95,11 @@ func invocations() map[string]string {
 	}
 }
 
-// silent commands print no data: scripts for shells, and a raw connection.
-func silent() map[string]bool { return map[string]bool{"completion": true, "proxy": true} }
+// silent commands print no data, or data in a form of its own: scripts for
+// shells, a raw connection, an export.
+func silent() map[string]bool {
+	return map[string]bool{"completion": true, "proxy": true, "logs export": true}
+}
 
 func TestEveryCommandIsTried(t *testing.T) {
 	leaves := cli.Leaves(t)
@@ -129,7 +147,7 @@ func TestEveryOutputOfEveryCommand(t *testing.T) {
 // noTable commands tell people in a sentence on standard error.
 func noTable(path string) bool {
 	return path == "tor circuit close" || path == "tor exit clear" || path == "tor bridge remove" ||
-		path == "user delete" || path == "user passwd" || path == "device delete" || path == "ipam release"
+		path == "user delete" || path == "logs saved delete" || path == "user passwd" || path == "device delete" || path == "ipam release"
 }
 
 func check(t *testing.T, path, output string, r cli.Result) {
@@ -215,6 +233,8 @@ func TestScreensAtEightyColumns(t *testing.T) {
 		"status": "", "service list": "", "service get": "sessions", "user list": "", "user get": "alice", "device list": "", "session list": "",
 		"session get": "alice/laptop", "session history": "", "ipam status": "", "ipam list": "", "lane list": "", "lane get": "tor", "tor status": "", "tor bootstrap": "",
 		"tor check": "", "tor circuit list": "", "tor circuit get": "12", "tor stream list": "", "tor exit list": "", "tor relay list": "", "tor bridge list": "", "tor onion list": "",
+		"logs": "", "logs stats": "--by service,level", "logs top": "user", "logs histogram": "--by level --bucket 15m --since 2h", "logs fields": "",
+		"logs services": "", "logs saved list": "", "logs status": "", "service logs": "auth", "session logs": "alice/laptop", "user logs": "alice",
 		"audit list": "", "events": "", "leaktest list": "", "user delete": "alice --dry-run",
 		"version": "--client",
 	} {

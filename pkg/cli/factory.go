@@ -66,8 +66,8 @@ func (f *factory) settle(cmd *cobra.Command) error {
 				WithHint("it stands for --%s: %s", name, flag.Usage)
 		}
 	}
-	if !slices.Contains(outputs(), f.output) {
-		return fault.New(fault.Invalid, "--output %q is not known", f.output).WithHint("use one of %s", strings.Join(outputs(), ", "))
+	if known := outputsOf(cmd); !slices.Contains(known, f.output) {
+		return fault.New(fault.Invalid, "--output %q is not known", f.output).WithHint("use one of %s", strings.Join(known, ", "))
 	}
 	if f.timeout < 0 {
 		return fault.New(fault.Invalid, "--timeout %s is negative", f.timeout)

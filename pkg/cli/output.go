@@ -216,22 +216,30 @@ func jsonText(v any, indent bool) ([]byte, error) {
 		return nil, fmt.Errorf("print as JSON: %w", err)
 	}
 	data := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+	return escaped(data, func(out *bytes.Buffer, r rune) {
+		if r > 0xffff {
+			r -= 0x10000
+			fmt.Fprintf(out, `\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff)
+		} else {
+			fmt.Fprintf(out, `\u%04x`, r)
+		}
+	}), nil
+}
+
+// escaped has what a terminal might obey written by escape.
+func escaped(data []byte, escape func(*bytes.Buffer, rune)) []byte {
 	if bytes.IndexFunc(data, obeyed) < 0 {
-		return data, nil
+		return data
 	}
 	var out bytes.Buffer
 	for _, r := range string(data) {
-		switch {
-		case !obeyed(r):
+		if obeyed(r) {
+			escape(&out, r)
+		} else {
 			out.WriteRune(r)
-		case r > 0xffff:
-			r -= 0x10000
-			fmt.Fprintf(&out, `\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff)
-		default:
-			fmt.Fprintf(&out, `\u%04x`, r)
 		}
 	}
-	return out.Bytes(), nil
+	return out.Bytes()
 }
 
 func obeyed(r rune) bool {
@@ -244,32 +252,64 @@ func yamlText(v any) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("print as YAML: %w", err)
 	}
-	var node yaml.Node
-	if err := yaml.Unmarshal(data, &node); err != nil {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	node, err := yamlNode(dec)
+	if err != nil {
 		return nil, fmt.Errorf("print as YAML: %w", err)
 	}
-	plain(&node)
 	var b bytes.Buffer
 	enc := yaml.NewEncoder(&b)
 	enc.SetIndent(2)
-	if err := enc.Encode(&node); err != nil {
+	if err := enc.Encode(node); err != nil {
 		return nil, fmt.Errorf("print as YAML: %w", err)
 	}
-	return b.Bytes(), enc.Close()
+	if err := enc.Close(); err != nil {
+		return nil, fmt.Errorf("print as YAML: %w", err)
+	}
+	return escaped(b.Bytes(), func(out *bytes.Buffer, r rune) { // only inside double quotes, see yamlNode
+		if r > 0xffff {
+			fmt.Fprintf(out, `\U%08x`, r)
+		} else {
+			fmt.Fprintf(out, `\u%04x`, r)
+		}
+	}), nil
 }
 
-// plain drops JSON's brackets and quotes where YAML needs none.
-func plain(n *yaml.Node) {
-	n.Style = 0
-	if n.Kind == yaml.MappingNode || n.Kind == yaml.SequenceNode {
+// yamlNode reads the next JSON value. The YAML reader would not do: not every
+// text that JSON can hold may stand in YAML as it is.
+func yamlNode(dec *json.Decoder) (*yaml.Node, error) {
+	t, err := dec.Token()
+	if err != nil {
+		return nil, err
+	}
+	n := &yaml.Node{Kind: yaml.ScalarNode}
+	switch t := t.(type) {
+	case json.Delim:
+		if n.Kind = yaml.SequenceNode; t == '{' {
+			n.Kind = yaml.MappingNode
+		}
+		for dec.More() {
+			sub, err := yamlNode(dec)
+			if err != nil {
+				return nil, err
+			}
+			n.Content = append(n.Content, sub)
+		}
 		if len(n.Content) == 0 {
 			n.Style = yaml.FlowStyle
 		}
+		_, err := dec.Token() // its end
+		return n, err
+	case string:
+		n.Tag, n.Value = "!!str", t
+		if strings.IndexFunc(t, func(r rune) bool { return !unicode.IsPrint(r) }) >= 0 {
+			n.Style = yaml.DoubleQuotedStyle
+		}
+	case nil:
+		n.Tag, n.Value = "!!null", "null"
+	default:
+		n.Value = fmt.Sprint(t)
 	}
-	if n.Kind == yaml.ScalarNode && strings.IndexFunc(n.Value, func(r rune) bool { return !unicode.IsPrint(r) }) >= 0 {
-		n.Style = yaml.DoubleQuotedStyle
-	}
-	for _, c := range n.Content {
-		plain(c)
-	}
+	return n, nil
 }

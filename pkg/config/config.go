@@ -23,6 +23,7 @@ type Config struct {
 	LeakTest LeakTest `toml:"leaktest" json:"leaktest"`
 	Control  Control  `toml:"control" json:"control"`
 	Log      Log      `toml:"log" json:"log"`
+	Logs     Logs     `toml:"logs" json:"logs"`
 }
 
 // Server is how clients see this machine.
@@ -137,6 +138,15 @@ type Log struct {
 	Keep    int    `toml:"keep" json:"keep" comment:"rotated files kept"`
 }
 
+// Logs is what the log service takes in and keeps.
+type Logs struct {
+	Dirs      []string `toml:"dirs" json:"dirs" comment:"folders whose log files are taken in, with everything below them; empty: paths.log"`
+	MaxAge    Duration `toml:"max_age" json:"max_age" comment:"age at which a day of lines is removed; 0 keeps them"`
+	MaxSize   int      `toml:"max_size_mib" json:"max_size_mib" comment:"size of all kept lines at which the oldest day is removed; 0 is no limit"`
+	SlowQuery Duration `toml:"slow_query" json:"slow_query" comment:"a query that takes longer is counted and logged"`
+	QueryTime Duration `toml:"query_time" json:"query_time" comment:"a query that takes longer is ended; exports and follows are not queries"`
+}
+
 // Duration is a time.Duration written like "15m" or "36h".
 type Duration time.Duration
 
@@ -197,5 +207,9 @@ func Default() Config {
 		},
 		Control: Control{AdminGroup: "vpnd-admin", ViewGroup: "vpnd-view"},
 		Log:     Log{Level: "info", MaxSize: 10, Keep: 5},
+		Logs: Logs{
+			MaxAge: Duration(30 * 24 * time.Hour), MaxSize: 4096,
+			SlowQuery: Duration(500 * time.Millisecond), QueryTime: Duration(30 * time.Second),
+		},
 	}
 }

@@ -58,6 +58,12 @@ port = 51820
 admin_group = "Bad Group"
 [log]
 level = "loud"
+[logs]
+dirs = ["/var/log/vpnd", "here", "/var/log/vpnd/", "/var/lib/vpnd/logs/days"]
+max_age = "1h"
+max_size_mib = 1
+slow_query = "0s"
+query_time = "1h"
 `))
 	f := fault.From(err)
 	if !errors.Is(err, fault.Invalid) {
@@ -67,10 +73,14 @@ level = "loud"
 	for _, p := range f.Fields {
 		got[p.Path] = true
 	}
+	if got["logs.dirs[0]"] {
+		t.Error("logs.dirs[0] is sound")
+	}
 	for _, want := range []string{
 		"gateway.listen[0]", "gateway.listen[1]", "auth.access_ttl", "auth.argon2.threads", "sessions.heartbeat_ttl",
 		"lanes.wireguard", "lanes.blocked_ports[0]", "lanes.vpn.interface", "lanes.vpn.ipv4", "lanes.vpn.mtu",
 		"lanes.tor.ipv4", "lanes.tor.port", "control.admin_group", "log.level",
+		"logs.dirs[1]", "logs.dirs[2]", "logs.dirs[3]", "logs.max_age", "logs.max_size_mib", "logs.slow_query", "logs.query_time",
 	} {
 		if !got[want] {
 			t.Errorf("%s is not reported in\n%v", want, err)

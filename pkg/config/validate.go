@@ -72,6 +72,7 @@ func (c Config) Validate() []fault.Field {
 	p.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	inRange(&p, "log.max_size_mib", c.Log.MaxSize, 1, 10_000)
 	inRange(&p, "log.keep", c.Log.Keep, 1, 1000)
+	c.Logs.validate(&p, c.Paths)
 	return p
 }
 
@@ -103,6 +104,32 @@ func (g Gateway) validate(p *problems) {
 		}
 	}
 	inRange(p, "gateway.max_connections", g.MaxConnections, 16, 1_000_000)
+}
+
+func (l Logs) validate(p *problems, paths Paths) {
+	own := filepath.Join(paths.State, "logs")
+	seen := map[string]bool{}
+	for i, d := range l.Dirs {
+		path := fmt.Sprintf("logs.dirs[%d]", i)
+		clean := filepath.Clean(d)
+		switch {
+		case !filepath.IsAbs(d) || strings.ContainsRune(d, 0):
+			p.add(path, "%q is not an absolute path", d)
+		case clean == own || strings.HasPrefix(clean, own+"/"):
+			p.add(path, "%s is where the log service keeps what it took in", d)
+		case seen[clean]:
+			p.add(path, "%s is there twice", d)
+		}
+		seen[clean] = true
+	}
+	if l.MaxAge != 0 {
+		p.duration("logs.max_age", l.MaxAge, 24*time.Hour, 10*365*24*time.Hour)
+	}
+	if l.MaxSize != 0 {
+		inRange(p, "logs.max_size_mib", l.MaxSize, 16, 16<<20)
+	}
+	p.duration("logs.slow_query", l.SlowQuery, time.Millisecond, time.Hour)
+	p.duration("logs.query_time", l.QueryTime, time.Second, time.Minute)
 }
 
 func (a Auth) validate(p *problems) {

@@ -80,7 +80,7 @@ func TestTheTableIsSound(t *testing.T) {
 
 func TestWhoMayCallWhomIsWhatTheDesignSays(t *testing.T) {
 	want := map[string][]string{
-		"supervisor": {"control"}, "control": nil, "gateway": {"control"},
+		"supervisor": {"control"}, "control": nil, "gateway": {"control"}, "logs": {"control"},
 		"keys":     {"auth", "control", "gateway"},
 		"auth":     {"control", "gateway", "sessions", "users"},
 		"users":    {"auth", "control", "sessions", "tor"},
@@ -161,7 +161,7 @@ func leaves(v reflect.Value, path string, each func(path string, change func()))
 }
 
 func TestAChangeConcernsThoseWhoGoByIt(t *testing.T) {
-	all := []string{"auth", "canary", "control", "gateway", "ipam", "keys", "lanes", "sessions", "tor", "users"}
+	all := []string{"auth", "canary", "control", "gateway", "ipam", "keys", "lanes", "logs", "sessions", "tor", "users"}
 	// The longest prefix counts.
 	want := map[string][]string{
 		"server":                 {"control", "keys", "sessions"},
@@ -186,8 +186,10 @@ func TestAChangeConcernsThoseWhoGoByIt(t *testing.T) {
 		"leaktest":               {"canary"},
 		"control":                {"control"},
 		"log":                    all,
-		"paths.run":              all, // the sockets are there
-		"users":                  nil, // needs a restart of vpnd
+		"logs":                   {"logs"},
+		"paths.log":              {"logs"}, // where it looks when it is told nothing else
+		"paths.run":              all,      // the sockets are there
+		"users":                  nil,      // needs a restart of vpnd
 		"users.base":             all,
 		"paths":                  nil,
 		"sessions.heartbeat_ttl": {"sessions"},
@@ -338,8 +340,17 @@ func TestInitMakesWhatIsMissingOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		mode := uint32(0o755)
-		if f.service {
+		switch {
+		case f.service && filepath.Dir(f.path) == c.Paths.Log:
+			mode = 0o2750
+			if f.gid != c.Users.Base+11 {
+				t.Errorf("%s is for group %d, which is not the log service", f.path, f.gid)
+			}
+		case f.service:
 			mode = 0o700
+			if f.gid != f.uid {
+				t.Errorf("%s is for group %d", f.path, f.gid)
+			}
 		}
 		if st.Uid != f.uid || st.Gid != f.gid || st.Mode&0o7777 != mode {
 			t.Errorf("%s is %d:%d %o", f.path, st.Uid, st.Gid, st.Mode&0o7777)

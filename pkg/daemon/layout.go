@@ -18,10 +18,12 @@ type folder struct {
 	path     string
 	uid, gid uint32
 	service  bool // one service's own; otherwise root's, for everybody to pass through
+	read     bool // its group may read, and gets the files that come to be in it
 }
 
 // folders lists them, parents first, and begins with those that are locked.
-// Every service has its own, which no other can enter.
+// Every service has its own, which no other can enter; into the log folders,
+// the log service can look.
 func folders(c config.Config, a accounts) []folder {
 	parents := []string{c.Paths.State, c.Paths.Run, c.Paths.Log}
 	var out []folder
@@ -30,7 +32,11 @@ func folders(c config.Config, a accounts) []folder {
 	}
 	for _, e := range table() {
 		for _, p := range parents {
-			out = append(out, folder{filepath.Join(p, e.name), a.uid[e.name], a.gid[e.name], true})
+			f := folder{path: filepath.Join(p, e.name), uid: a.uid[e.name], gid: a.gid[e.name], service: true}
+			if p == c.Paths.Log && p != c.Paths.State && p != c.Paths.Run {
+				f.gid, f.read = a.gid[logReader], true
+			}
+			out = append(out, f)
 		}
 	}
 	return out
@@ -64,6 +70,9 @@ func (f folder) make() error {
 		if !fresh {
 			return f.checkRoots(fd)
 		}
+	}
+	if f.read {
+		mode = unix.S_ISGID | 0o750
 	}
 	if err := unix.Fchown(fd, int(f.uid), int(f.gid)); err != nil {
 		return fmt.Errorf("own %s: %w", f.path, err)

@@ -13,6 +13,7 @@ import (
 	"vpnd/pkg/services/ipam"
 	"vpnd/pkg/services/keys"
 	"vpnd/pkg/services/lanes"
+	"vpnd/pkg/services/logs"
 	"vpnd/pkg/services/sessions"
 	"vpnd/pkg/services/tor"
 	"vpnd/pkg/services/users"
@@ -20,6 +21,10 @@ import (
 
 // supervisorName is the supervisor among the siblings.
 const supervisorName = "supervisor"
+
+// logReader is the service that may read what the others write into their log
+// folders.
+const logReader = "logs"
 
 // entry is one service of vpnd: the table that DESIGN speaks of, as code.
 type entry struct {
@@ -45,7 +50,7 @@ type entry struct {
 func table() []entry {
 	return []entry{
 		{name: "control", id: 1, define: control.Definition, everyone: true,
-			calls: []string{supervisorName, "keys", "users", "auth", "ipam", "sessions", "lanes", "tor", "canary", "gateway"},
+			calls: []string{supervisorName, "keys", "users", "auth", "ipam", "sessions", "lanes", "tor", "canary", "gateway", "logs"},
 			reads: func(c config.Config) config.Config { return config.Config{Control: c.Control, Server: c.Server} }},
 		{name: "gateway", id: 2, define: gateway.Definition,
 			calls: []string{"keys", "auth", "sessions"},
@@ -103,6 +108,14 @@ func table() []entry {
 			}},
 		{name: "keys", id: 3, define: keys.Definition,
 			reads: func(c config.Config) config.Config { return config.Config{Server: c.Server} }},
+		{name: logReader, id: 11, define: logs.Definition,
+			reads: func(c config.Config) config.Config {
+				l := c.Logs
+				if len(l.Dirs) == 0 {
+					l.Dirs = []string{c.Paths.Log}
+				}
+				return config.Config{Logs: l}
+			}},
 	}
 }
 

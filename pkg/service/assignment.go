@@ -23,7 +23,7 @@ type Sibling struct {
 type Assignment struct {
 	Service   string             `json:"service"`
 	StateDir  string             `json:"state_dir"` // this service's own, 0700
-	LogDir    string             `json:"log_dir"`   // this service's own, 0700
+	LogDir    string             `json:"log_dir"`   // this service's own; the log service may read it
 	RunDir    string             `json:"run_dir"`   // this service's own, for sockets it makes itself
 	Siblings  map[string]Sibling `json:"siblings"`  // whom this service may call
 	Callers   map[string]uint32  `json:"callers"`   // who may call this service, with their uids

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"time"
 
 	"gopkg.in/natefinch/lumberjack.v2"
@@ -16,13 +18,43 @@ import (
 func newLogger(a Assignment) (*slog.Logger, func()) {
 	level := slog.LevelInfo
 	_ = level.UnmarshalText([]byte(a.Config.Log.Level)) // validated with the configuration
+	path := filepath.Join(a.LogDir, a.Service+".log")
+	letRead(path)
 	file := &lumberjack.Logger{
-		Filename:   filepath.Join(a.LogDir, a.Service+".log"),
+		Filename:   path,
 		MaxSize:    a.Config.Log.MaxSize,
 		MaxBackups: a.Config.Log.Keep,
 	}
 	out := bestEffort{os.Stdout, &wholeLines{w: file, service: a.Service}}
 	return NewLogger(out, a.Service, level), func() { _ = file.Close() }
+}
+
+// letRead makes the log file one that the group of its folder may read, which
+// is the log service. Files that follow it take its mode and owner. One of
+// another group, which this process cannot give away, is put with the rotated
+// ones.
+func letRead(path string) {
+	dir, err := os.Stat(filepath.Dir(path))
+	if err != nil {
+		return // the logger tells; a service works without its log
+	}
+	if file, err := os.Lstat(path); err == nil && group(file) != group(dir) {
+		_ = os.Rename(path, strings.TrimSuffix(path, ".log")+time.Now().UTC().Format("-2006-01-02T15-04-05.000.log"))
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
+	if err != nil {
+		return
+	}
+	_ = f.Chmod(0o640)
+	_ = f.Close()
+}
+
+func group(i os.FileInfo) uint32 {
+	st, ok := i.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0
+	}
+	return st.Gid
 }
 
 // NewLogger makes the JSON logger that services use.

@@ -188,6 +188,9 @@ func start(t *testing.T, role string, change func(*service.Assignment), env ...s
 	p.cmd.Env = append(append(os.Environ(), roleEnv+"="+role, service.AssignmentEnv+"=5", "GORACE=atexit_sleep_ms=0"), env...)
 	p.cmd.ExtraFiles = []*os.File{lf, ef, r}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.err
+	if len(env) > 0 && env[0] == "SERVICE_TEST_ACCOUNT=own" {
+		p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: ownAccount, Gid: ownAccount}}
+	}
 	if len(env) > 0 && strings.HasPrefix(env[0], "SERVICE_TEST_TMPFS") {
 		p.cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	}
@@ -397,6 +400,62 @@ func TestWhyAServiceDoesNotStartIsTold(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Accounts that nobody has.
+const ownAccount, readerAccount = 1_900_012_345, 1_900_012_346
+
+// TestTheGroupOfTheLogFolderReadsEveryLogFile runs a service under an account
+// of its own, in a log folder as the supervisor makes it.
+func TestTheGroupOfTheLogFolderReadsEveryLogFile(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: it gives folders away")
+	}
+	dir, err := os.MkdirTemp("", "logdir")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	// A file of an earlier version, of the service's own group.
+	old := filepath.Join(dir, "echo.log")
+	if err := errors.Join(os.WriteFile(old, []byte("old\n"), 0o600), os.Chown(old, ownAccount, ownAccount),
+		os.Chown(dir, ownAccount, readerAccount), os.Chmod(dir, 0o750|os.ModeSetgid)); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, "well", func(a *service.Assignment) { a.LogDir, a.Config.Log.MaxSize = dir, 1 }, "SERVICE_TEST_ACCOUNT=own")
+	for range 2200 { // of a KiB and more each: two rotations
+		p.mustSay("log line")
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.log"))
+	if err != nil || len(files) != 4 {
+		t.Fatalf("files %v, %v", files, err)
+	}
+	for _, f := range files {
+		var st unix.Stat_t
+		if err := unix.Stat(f, &st); err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(data) == "old\n" {
+			if st.Gid != ownAccount || f == old {
+				t.Errorf("the old file is %s of group %d", f, st.Gid)
+			}
+			continue
+		}
+		if st.Uid != ownAccount || st.Gid != readerAccount || st.Mode&0o7777 != 0o640 {
+			t.Errorf("%s is %d:%d %o", f, st.Uid, st.Gid, st.Mode&0o7777)
+		}
+	}
+	for account, want := range map[uint32]bool{readerAccount: true, readerAccount + 1: false} {
+		cmd := exec.Command("cat", old)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: account, Gid: account}}
+		if out, err := cmd.Output(); (err == nil && len(out) > 0) != want {
+			t.Errorf("group %d: %v, %d bytes", account, err, len(out))
+		}
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"vpnd/pkg/api/ipam"
 	"vpnd/pkg/api/keys"
 	"vpnd/pkg/api/lanes"
+	"vpnd/pkg/api/logs"
 	"vpnd/pkg/api/sessions"
 	"vpnd/pkg/api/supervisor"
 	"vpnd/pkg/api/tor"
@@ -54,6 +55,12 @@ type World struct {
 
 	LeakTests []canary.Result // the newest first
 	Leaking   bool            // the next leak test fails
+
+	Logs        []logs.Record // the oldest first
+	LogStatus   logs.Status
+	SavedLogs   []logs.Saved
+	LogQueries  []string // what was asked
+	ExportShort bool     // an export ends half-way, as when vpnd stops
 }
 
 // Now is the time of the canned data.
@@ -66,6 +73,7 @@ func ptr[T any](v T) *T { return &v }
 // New makes a world with a few people in it.
 func New() *World {
 	w := &World{Access: rpc.Admin, LeakTests: leakTests(), Password: map[string]string{}, changed: make(chan struct{})}
+	w.Logs, w.LogStatus, w.SavedLogs = logLines(), logStatus(), savedLogs()
 	service := func(name, state string) supervisor.Service {
 		return supervisor.Service{
 			Name: name, State: state, Since: ago(76 * time.Hour), Enabled: true, PID: 4000 + len(w.Services), StartedAt: ptr(ago(76 * time.Hour)),
@@ -222,6 +230,7 @@ func (w *World) handle(s *rpc.Server) {
 	w.handleTor(s)
 	w.handleTorNet(s)
 	w.handleLeakTests(s)
+	w.handleLogs(s)
 	on(w, s, ipam.Status, func(*struct{}) (*ipam.StatusReply, error) {
 		return &ipam.StatusReply{Pools: slices.Clone(w.Pools), Quarantine: 600}, nil
 	})

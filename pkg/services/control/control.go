@@ -32,7 +32,7 @@ const name = "control"
 // siblings are the services whose operations are forwarded and whose events
 // are gathered.
 func siblings() []string {
-	return []string{"supervisor", "keys", "users", "auth", "ipam", "sessions", "lanes", "tor", "canary", "gateway"}
+	return []string{"supervisor", "keys", "users", "auth", "ipam", "sessions", "lanes", "tor", "canary", "gateway", "logs"}
 }
 
 // Definition makes the control service.

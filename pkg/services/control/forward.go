@@ -4,12 +4,15 @@ package control
 
 import (
 	"context"
+	"errors"
+	"strings"
 
 	"vpnd/pkg/api/auth"
 	"vpnd/pkg/api/canary"
 	"vpnd/pkg/api/ipam"
 	"vpnd/pkg/api/keys"
 	"vpnd/pkg/api/lanes"
+	"vpnd/pkg/api/logs"
 	"vpnd/pkg/api/sessions"
 	"vpnd/pkg/api/supervisor"
 	"vpnd/pkg/api/tor"
@@ -88,11 +91,46 @@ func (c *control) forwarded() []forwarding {
 
 		forward("canary", canary.Run),
 		forward("canary", canary.Last),
+
+		forward("logs", logs.Query),
+		forward("logs", logs.Count),
+		forward("logs", logs.Stats),
+		forward("logs", logs.Top),
+		forward("logs", logs.Histogram),
+		forward("logs", logs.Fields),
+		forward("logs", logs.Services),
+		forwardStream("logs", logs.Follow),
+		forwardStream("logs", logs.Export),
+		forward("logs", logs.ListSaved),
+		forward("logs", logs.Save),
+		forward("logs", logs.RunSaved),
+		forward("logs", logs.DeleteSaved),
+		forward("logs", logs.Purge),
+		forward("logs", logs.GetStatus),
 	}
 }
 
 func forward[Req, Resp any](service string, op rpc.Op[Req, Resp]) forwarding {
 	return forwarding{op.Info, service, func(s *rpc.Server, conn *rpc.Conn) { rpc.Forward(s, op, conn) }}
+}
+
+// forwardStream passes a stream on, one event after the other: a reader that is
+// slow here makes the service behind wait, which does with it what it says. A
+// stream that ends ends here too; one that breaks does so with an error.
+func forwardStream[Req, Event any](service string, op rpc.Stream[Req, Event]) forwarding {
+	return forwarding{op.Info, service, func(s *rpc.Server, conn *rpc.Conn) {
+		rpc.HandleStream(s, op, func(ctx context.Context, req *Req, send func(Event) error) error {
+			err := op.Follow(ctx, conn, req, send)
+			f, ok := errors.AsType[*fault.Error](err)
+			switch {
+			case !ok || f.Code != fault.Unavailable || !strings.HasSuffix(f.Message, " ended the stream"):
+				return err
+			case f.Unwrap() == nil:
+				return nil
+			}
+			return fault.Wrap(err, fault.Unavailable, "the connection to %s broke", service).WithRetryAfter(f.RetryAfter)
+		})
+	}}
 }
 
 // forwardNamed is forward for operations whose path does not say what they

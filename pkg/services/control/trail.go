@@ -16,6 +16,7 @@ import (
 
 	api "vpnd/pkg/api/control"
 	"vpnd/pkg/api/events"
+	"vpnd/pkg/api/logs"
 	"vpnd/pkg/fault"
 	"vpnd/pkg/rpc"
 	"vpnd/pkg/store"
@@ -96,11 +97,11 @@ func noteTarget(ctx context.Context, target string) {
 // around writes a change down, makes it, and writes down how it ended, all
 // before the caller is answered.
 func (t *trail) around(ctx context.Context, op rpc.Info, req any, next func(context.Context) error) error {
-	if !op.Changes() || op.Access != rpc.Admin {
+	if !op.Changes() || op.Access != rpc.Admin || onlyLooks(req) {
 		return next(ctx)
 	}
 	e := t.entry(ctx, op)
-	e.Target = plain(pathTarget(req), maxTarget)
+	e.Target = plain(target(req), maxTarget)
 	if err := t.begin(ctx, &e); err != nil {
 		return t.refuse(op, err)
 	}
@@ -256,6 +257,21 @@ func (t *trail) list(ctx context.Context, req *api.AuditRequest) (*rpc.List[api.
 		out.Next = strconv.FormatInt(out.Items[req.Limit-1].Seq, 10)
 	}
 	return out, nil
+}
+
+// onlyLooks tells of a request that changes nothing although its operation can.
+func onlyLooks(req any) bool {
+	p, ok := req.(*logs.PurgeRequest)
+	return ok && p.Body.DryRun
+}
+
+// target is what the request concerns. Bodies may hold secrets; the query of a
+// purge holds none, and says all that there is to say.
+func target(req any) string {
+	if p, ok := req.(*logs.PurgeRequest); ok {
+		return p.Body.Query
+	}
+	return pathTarget(req)
 }
 
 // pathTarget is what the request's path names, never its body.

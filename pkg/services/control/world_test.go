@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -27,6 +28,7 @@ import (
 	"vpnd/pkg/api/ipam"
 	"vpnd/pkg/api/keys"
 	"vpnd/pkg/api/lanes"
+	"vpnd/pkg/api/logs"
 	"vpnd/pkg/api/sessions"
 	"vpnd/pkg/api/supervisor"
 	"vpnd/pkg/api/tor"
@@ -96,6 +98,7 @@ type fake struct {
 
 	down     map[string]bool
 	restarts int
+	left     int // followers of logs that have gone away
 }
 
 func newWorld(t *testing.T, env ...string) *world {
@@ -113,7 +116,7 @@ func newWorld(t *testing.T, env ...string) *world {
 	}
 	w := &world{t: t, dir: dir, socket: filepath.Join(dir, "control.sock"), fake: &fake{}}
 	w.peers = map[string]service.Sibling{}
-	for _, name := range []string{"supervisor", "keys", "users", "auth", "ipam", "sessions", "lanes", "tor", "canary", "gateway"} {
+	for _, name := range []string{"supervisor", "keys", "users", "auth", "ipam", "sessions", "lanes", "tor", "canary", "gateway", "logs"} {
 		w.peers[name] = service.Sibling{Socket: w.fake.serve(t, dir, name)}
 	}
 	w.listen, err = net.ListenUnix("unix", &net.UnixAddr{Name: w.socket})
@@ -306,6 +309,42 @@ func (f *fake) serve(t *testing.T, dir, name string) string {
 	case "canary":
 		rpc.Handle(s, canary.Run, answer[canary.RunRequest](canary.Result{}))
 		rpc.Handle(s, canary.Last, answer[struct{}](rpc.List[canary.Result]{}))
+	case "logs":
+		rpc.Handle(s, logs.Query, answer[logs.QueryRequest](rpc.List[logs.Record]{}))
+		rpc.Handle(s, logs.Count, answer[logs.Ask](logs.Number{}))
+		rpc.Handle(s, logs.Stats, answer[logs.StatsRequest](rpc.List[logs.Group]{}))
+		rpc.Handle(s, logs.Top, answer[logs.TopRequest](rpc.List[logs.Group]{}))
+		rpc.Handle(s, logs.Histogram, answer[logs.HistogramRequest](rpc.List[logs.Bucket]{}))
+		rpc.Handle(s, logs.Fields, answer[logs.Ask](rpc.List[logs.Field]{}))
+		rpc.Handle(s, logs.Services, answer[logs.Ask](rpc.List[logs.ServiceLines]{}))
+		rpc.HandleStream(s, logs.Export, func(_ context.Context, req *logs.Ask, send func(logs.Record) error) error {
+			if req.Query == "(" {
+				return fault.InvalidField("query", "column 1: what is this")
+			}
+			err := errors.Join(send(logs.Record{ID: "1", Message: req.Query}), send(logs.Record{ID: "2"}))
+			if req.Query == "abort" {
+				panic(http.ErrAbortHandler)
+			}
+			return err
+		})
+		rpc.HandleStream(s, logs.Follow, func(ctx context.Context, req *logs.FollowRequest, send func(logs.Record) error) error {
+			if err := send(logs.Record{ID: req.Since, Missed: 3}); err != nil || req.Since == "" {
+				return err
+			}
+			<-ctx.Done()
+			f.mu.Lock()
+			f.left++
+			f.mu.Unlock()
+			return nil
+		})
+		rpc.Handle(s, logs.ListSaved, answer[struct{}](rpc.List[logs.Saved]{}))
+		rpc.Handle(s, logs.Save, answer[logs.SaveRequest](logs.Saved{}))
+		rpc.Handle(s, logs.RunSaved, answer[logs.SavedRef](logs.Saved{}))
+		rpc.Handle(s, logs.DeleteSaved, answer[logs.SavedRef](rpc.None{}))
+		rpc.Handle(s, logs.Purge, func(_ context.Context, r *logs.PurgeRequest) (*logs.Purged, error) {
+			return &logs.Purged{Rows: 7, DryRun: r.Body.DryRun}, nil
+		})
+		rpc.Handle(s, logs.GetStatus, answer[struct{}](logs.Status{}))
 	}
 	path := filepath.Join(dir, name+".sock")
 	l, err := net.Listen("unix", path)
