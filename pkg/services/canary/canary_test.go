@@ -342,12 +342,18 @@ func TestNotKnowingIsNeverOK(t *testing.T) {
 	}
 }
 
-func TestAPeerThatLanesForgotIsPutAgain(t *testing.T) {
+func TestThePeerIsThereDuringATestOnly(t *testing.T) {
 	w := newWorld(t, config.LeakTest{})
-	w.test(lanes.Tor)
-	must(t, w.lanes[lanes.Tor].dev.IpcSet("replace_peers=true\n"))
-	if r := w.test(lanes.Tor); !r.OK || w.puts != 2 {
-		t.Errorf("%+v after %d", r, w.puts)
+	for range 2 {
+		if r := w.test(lanes.Tor); !r.OK {
+			t.Errorf("%+v", r)
+		}
+		w.do(func() {
+			if w.peer != "" {
+				t.Errorf("the peer stays: %q", w.peer)
+			}
+		})
+		must(t, w.lanes[lanes.Tor].dev.IpcSet("replace_peers=true\n"))
 	}
 }
 

@@ -35,10 +35,11 @@ func (s *Service) Test(ctx context.Context, name lanes.Name) (*api.Result, error
 
 func (s *Service) test(ctx context.Context, name lanes.Name) (*api.Result, error) {
 	start := time.Now()
-	counts, err := s.put(ctx, s.public()) // lanes may have started again since
+	counts, err := s.put(ctx, s.public())
 	if err != nil {
 		return nil, lanesSilent(ctx, err)
 	}
+	defer s.leave(ctx)
 	s.baseline(counts)
 	before, err := s.count(ctx, name)
 	if err != nil {
