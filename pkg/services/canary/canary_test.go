@@ -273,9 +273,15 @@ func TestRepairsSinceTheLastTestAreTold(t *testing.T) {
 		if r := w.test(name); r.OK || r.Repaired != "rule 1 of c_gate was missing" || !strings.Contains(r.Message, r.Repaired) {
 			t.Errorf("%+v", r)
 		}
+		if e := w.event("leaktest.rules_changed"); e.Data["lane"] != string(name) || e.Data["repaired"] == "" {
+			t.Errorf("%+v", e)
+		}
 		if r := w.test(name); !r.OK || r.Repaired != "" {
 			t.Errorf("%+v", r)
 		}
+	}
+	if len(w.events) != 0 { // nothing had leaked, so nothing is cleared
+		t.Errorf("%d events more", len(w.events))
 	}
 	w.do(func() { w.counts.Repairs, w.counts.Repaired = 0, "" }) // lanes started again
 	if r := w.test(lanes.Tor); !r.OK {

@@ -44,7 +44,7 @@ type Service struct {
 	mu      sync.Mutex            // guards the rest
 	results []api.Result          // the newest first
 	repairs map[lanes.Name]uint64 // as of the last test
-	failing map[lanes.Name]bool   // the last test was not ok
+	leaking map[lanes.Name]bool   // it leaked, and no test was ok since
 }
 
 // Definition makes the service.
@@ -67,7 +67,7 @@ func New(cfg config.LeakTest, tor config.Tor, deps Deps) (*Service, error) {
 	}
 	return &Service{
 		cfg: cfg, tor: tor, deps: deps, pace: normalPace(), key: key, turn: make(chan struct{}, 1),
-		repairs: map[lanes.Name]uint64{}, failing: map[lanes.Name]bool{},
+		repairs: map[lanes.Name]uint64{}, leaking: map[lanes.Name]bool{},
 	}, nil
 }
 
@@ -174,12 +174,13 @@ func (s *Service) repaired(name lanes.Name, c *lanes.CanaryCounts) string {
 	return c.Repaired
 }
 
-// remember keeps a result and tells whether the lane's last one was not ok.
-func (s *Service) remember(r api.Result) (failed bool) {
+// remember keeps a result and tells whether the lane leaked and no test was ok since.
+func (s *Service) remember(r api.Result) (leaked bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.results = slices.Insert(s.results, 0, r)
 	s.results = s.results[:min(len(s.results), kept)]
-	failed, s.failing[r.Lane] = s.failing[r.Lane], !r.OK
-	return failed
+	leaked = s.leaking[r.Lane]
+	s.leaking[r.Lane] = leaks(&r) || leaked && !r.OK
+	return leaked
 }

@@ -171,7 +171,7 @@ func (s *Service) conclude(ctx context.Context, r *api.Result) {
 			r.Message += "; lane tor was taken down"
 		}
 	}
-	failed := s.remember(*r)
+	leaked := s.remember(*r)
 	e := events.Event{Message: r.Message, Data: map[string]string{
 		"lane": string(r.Lane), "state": r.LaneState, "sent": strconv.Itoa(r.Sent),
 		"left": strconv.FormatUint(r.Left, 10), "reached": strconv.FormatUint(r.Reached, 10),
@@ -180,10 +180,13 @@ func (s *Service) conclude(ctx context.Context, r *api.Result) {
 		e.Data["repaired"] = r.Repaired
 	}
 	switch {
-	case !r.OK:
+	case leaks(r):
 		s.deps.Log.Error("leak test found something", "lane", r.Lane, "message", r.Message, "left", r.Left, "reached", r.Reached)
 		e.Type = "leak.found"
-	case failed:
+	case !r.OK:
+		s.deps.Log.Error("leak test found repaired rules", "lane", r.Lane, "message", r.Message)
+		e.Type = "leaktest.rules_changed"
+	case leaked:
 		s.deps.Log.Info("leak test is ok again", "lane", r.Lane)
 		e.Type = "leak.cleared"
 	default:
