@@ -23,7 +23,7 @@ func newLane(f *factory) *cobra.Command {
 It returns when the server has answered in the new lane. The session stays, and
 nothing leaves in the clear in between. Connections that were opened in one lane end:
 they do not go on in the other. The lane is that of the next 'vpn up' too.`,
-		Args:      cobra.MaximumNArgs(1),
+		Args:      atMostOne,
 		ValidArgs: []string{string(profile.VPN), string(profile.Tor)},
 		RunE: run(func(ctx context.Context, args []string) error {
 			if len(args) == 0 {
@@ -98,10 +98,10 @@ func changeLane(ctx context.Context, f *factory, lane profile.Lane, timeout time
 
 func (f *factory) printLane(lane profile.Lane, t agentapi.Status) error {
 	return f.print(laneReport{lane, t.State, t.LaneState}, func(row func(string, string, ...any)) {
-		row("Lane", "%s%s", lane, describeLane(t.LaneState))
-		if exit := describeExit(t.LaneState); exit != "" {
-			row("Exit", "%s", exit)
-		}
+		state, why := describeLane(t.LaneState)
+		row("Lane", "%s%s", lane, state)
+		rowIf(row, "", why)
+		rowIf(row, "Exit", describeExit(t.LaneState))
 		row("Tunnel", "%s", t.State)
 	})
 }

@@ -40,8 +40,11 @@ none is given. Without URL it is the server of the last sign-in.
 
 A server is known again by its pin. On first contact the pin is shown and has to
 be confirmed, or given with --pin; a server whose pin has changed is refused.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMostOne,
 		RunE: run(func(ctx context.Context, args []string) error {
+			if o.passwordStdin && o.passwordFile != "" {
+				return fault.New(fault.Invalid, "--password-stdin and --password-file exclude each other").WithHint("give one of them")
+			}
 			if len(args) > 0 {
 				o.url = args[0]
 			}
@@ -54,7 +57,6 @@ be confirmed, or given with --pin; a server whose pin has changed is refused.`,
 	c.Flags().BoolVar(&o.passwordStdin, "password-stdin", false, "read the password from standard input")
 	c.Flags().StringVar(&o.passwordFile, "password-file", "", "read the password from the first line of a file")
 	c.Flags().DurationVar(&o.timeout, "timeout", time.Minute, "time for the server to answer")
-	c.MarkFlagsMutuallyExclusive("password-stdin", "password-file")
 	return c
 }
 

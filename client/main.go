@@ -77,6 +77,15 @@ func run(fn func(ctx context.Context, args []string) error) func(*cobra.Command,
 	}
 }
 
+// atMostOne is for commands that take one argument or none.
+func atMostOne(c *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return fault.New(fault.Invalid, "%s takes one argument at most, not %d", c.CommandPath(), len(args)).
+			WithHint("see: %s --help", c.CommandPath())
+	}
+	return nil
+}
+
 func usageError(err error) error {
 	if f, ok := errors.AsType[*fault.Error](err); ok {
 		return f

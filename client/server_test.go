@@ -96,7 +96,7 @@ func serve() error {
 	}()
 	s.api, err = gatetest.New(gatetest.Config{
 		// Short, so that heartbeats and renewals happen while somebody looks.
-		HeartbeatTTL: 2, AccessTTL: 5 * time.Second,
+		HeartbeatTTL: 2, AccessTTL: 9 * time.Second,
 		Lanes: s.cfgs, Opened: s.opened, Closed: s.closed,
 		LaneStates: &client.LaneStates{
 			VPN: client.LaneState{State: "up"},

@@ -169,10 +169,10 @@ func (f *factory) printReport(r report) error {
 		if t.State == agentapi.Down || t.State == agentapi.Crashed {
 			return
 		}
-		row("Lane", "%s, interface %s%s", t.Lane, t.Interface, describeLane(t.LaneState))
-		if exit := describeExit(t.LaneState); exit != "" {
-			row("Exit", "%s", exit)
-		}
+		state, why := describeLane(t.LaneState)
+		row("Lane", "%s, interface %s%s", t.Lane, t.Interface, state)
+		rowIf(row, "", why)
+		rowIf(row, "Exit", describeExit(t.LaneState))
 		if len(t.Addresses) > 0 {
 			row("Addresses", "%s", joinAddresses(t.Addresses))
 		}
@@ -184,10 +184,21 @@ func (f *factory) printReport(r report) error {
 		} else {
 			row("Handshake", "none yet")
 		}
-		row("Traffic", "%s received, %s sent", size(t.RxBytes), size(t.TxBytes))
+		traffic := size(t.RxBytes) + " received, " + size(t.TxBytes) + " sent"
+		if !t.Began.IsZero() {
+			traffic += " in " + age(now.Sub(t.Began))
+		}
+		row("Traffic", "%s", traffic)
 		row("Heartbeat", "%s", describeBeat(t.Heartbeat, now))
 		row("Sign-in", "%s", describeToken(t.Token, now))
 	})
+}
+
+// rowIf is a row where there is something to say.
+func rowIf(row func(string, string, ...any), name, value string) {
+	if value != "" {
+		row(name, "%s", value)
+	}
 }
 
 func describeBeat(b agentapi.Heartbeat, now time.Time) string {
@@ -200,25 +211,22 @@ func describeBeat(b agentapi.Heartbeat, now time.Time) string {
 	return "none yet"
 }
 
-// describeLane goes behind the lane's name.
-func describeLane(l *client.LaneState) string {
+// describeLane gives what goes behind the lane's name and, for a line of its own,
+// the reason.
+func describeLane(l *client.LaneState) (state, why string) {
 	if l == nil {
-		return ""
+		return "", ""
 	}
-	s := ", " + l.State
 	if l.State == "unknown" {
-		s = ", state unknown"
+		return ", state unknown", l.Reason
 	}
-	if l.Reason != "" {
-		s += ": " + l.Reason
-	}
-	return s
+	return ", " + l.State, l.Reason
 }
 
-// describeExit says where the lane leaves Tor; nothing where that is nobody's
-// choice and not known.
+// describeExit says where the lane leaves Tor; nothing where it does not, and
+// where that is nobody's choice and not known.
 func describeExit(l *client.LaneState) string {
-	if l == nil {
+	if l == nil || l.State != "up" {
 		return ""
 	}
 	s := l.ExitCountry

@@ -95,6 +95,7 @@ type Agent struct {
 	reason  string
 	message string
 	since   time.Time
+	began   time.Time // when the first tunnel was wanted; the counters are as old
 	ended   bool
 
 	lane    profile.Lane
@@ -384,6 +385,9 @@ func (a *Agent) enter(s agentapi.State, reason, message string) {
 	if s != a.state {
 		a.Log.Info("state", "from", a.state, "to", s, "reason", reason)
 		a.since = now()
+		if a.began.IsZero() {
+			a.began = a.since
+		}
 	}
 	a.state, a.reason, a.message = s, reason, message
 }
@@ -399,7 +403,7 @@ func (a *Agent) answer(err error) {
 
 func (a *Agent) publish() {
 	s := agentapi.Status{
-		State: a.state, Reason: a.reason, Message: a.message, Since: a.since,
+		State: a.state, Reason: a.reason, Message: a.message, Since: a.since, Began: a.began,
 		Blocking: a.Machine.Blocking(), Lane: a.lane, Interface: a.iface, Server: a.ServerName,
 		RxBytes: a.stats.RxBytes, TxBytes: a.stats.TxBytes, Heartbeat: a.beat, Token: a.token, PID: os.Getpid(),
 	}

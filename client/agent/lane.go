@@ -50,7 +50,7 @@ func (a *Agent) changeLane(ctx context.Context) {
 func (a *Agent) checkLanes(ctx context.Context) {
 	one, end := a.calls.begin(ctx)
 	defer end()
-	a.askLanes(one, freshBeat)
+	a.askLanes(one, 0)
 }
 
 // askLanes asks the server how the lanes are, unless it was asked within age.

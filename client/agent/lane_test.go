@@ -121,27 +121,28 @@ func TestWhatTheServerSaysOfTheLane(t *testing.T) {
 			}
 		}
 		check("first", w.server.states.VPN, 1)
-		check("again at once", w.server.states.VPN, 1)
+		w.server.set(func() { w.server.states.VPN = client.LaneState{State: "down"} })
+		check("again at once", w.server.states.VPN, 2)
 		if _, err := w.changeLane(profile.Tor); err != nil {
 			t.Fatal(err)
 		}
-		check("another lane", w.server.states.Tor, 2)
+		check("another lane", w.server.states.Tor, 3)
 		w.after(freshEnough)
-		check("later", w.server.states.Tor, 3)
+		check("later", w.server.states.Tor, 4)
 
 		unknown := func(why string) client.LaneState { return client.LaneState{State: "unknown", Reason: why} }
 		w.server.set(func() { w.server.lanesErr = fault.New(fault.NotFound, "no operation at GET /session/lanes") })
 		w.after(freshEnough)
-		check("an old server", unknown("the server is too old to tell"), 4)
+		check("an old server", unknown("the server is too old to tell"), 5)
 		w.server.set(func() { w.server.lanesErr = fault.New(fault.NotFound, "no session is open").WithReason("no_session") })
 		w.after(freshEnough)
-		check("no session", unknown("no session is open"), 5)
+		check("no session", unknown("no session is open"), 6)
 		w.server.set(func() {
 			w.server.lanesErr = fault.New(fault.Unavailable, "away")
 			w.server.beatErr = w.server.lanesErr
 		})
 		w.after(freshEnough)
-		check("a server that is away is not asked twice", unknown("away"), 5)
+		check("a server that is away is not asked twice", unknown("away"), 6)
 		w.want(agentapi.Up, "", true)
 	})
 }

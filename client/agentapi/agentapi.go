@@ -49,6 +49,7 @@ type Status struct {
 	Reason   string    `json:"reason,omitempty" doc:"why it is closed: the server's word"`
 	Message  string    `json:"message,omitempty" doc:"what to know or do, for people"`
 	Since    time.Time `json:"since,omitzero" doc:"when it entered this state"`
+	Began    time.Time `json:"began_at,omitzero" doc:"when the tunnel was brought up; rx_bytes and tx_bytes count from then, in all lanes and sessions"`
 	Blocking bool      `json:"blocking" doc:"what the tunnel does not carry goes nowhere"`
 
 	Lane profile.Lane `json:"lane,omitempty" enum:"vpn,tor"`

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -36,11 +37,6 @@ func (f *factory) printError(err error) {
 	}
 	th := f.errTheme()
 	fmt.Fprintln(f.err, th.Paint("error:", view.Bad)+" "+cleanLines(e.Message))
-	var usage wrongUsage
-	if errors.As(err, &usage) && usage.usage && usage.cmd != nil {
-		fmt.Fprint(f.err, "\n", usage.cmd.UsageString())
-		return
-	}
 	if e.Hint != "" {
 		fmt.Fprintln(f.err, th.Paint("hint:", view.Notice)+" "+cleanLines(e.Hint))
 	}
@@ -69,6 +65,9 @@ func (f *factory) explain(err error) *fault.Error {
 	e := *known
 	if len(e.Fields) > 0 {
 		e.Message = fieldsMessage(e)
+		if e.Hint == "" {
+			e.Hint = "the command's --help says what it takes"
+		}
 	}
 	if e.Code == fault.Internal && e.Unwrap() != nil { // a mistake on this side
 		e.Message = e.Error()
@@ -92,7 +91,33 @@ func fieldsMessage(e fault.Error) string {
 		if !ok || !slices.Contains([]string{"body", "path", "query"}, strings.SplitN(fd.Path, ".", 2)[0]) {
 			path = fd.Path
 		}
-		parts[i] = strings.ReplaceAll(path, "_", "-") + ": " + fd.Message
+		parts[i] = strings.ReplaceAll(path, "_", "-") + ": " + plainly(fd.Message)
 	}
 	return strings.Join(parts, "; ")
+}
+
+// validatorWords are what the validator of requests says, and what it means.
+var validatorWords = []struct {
+	said  *regexp.Regexp
+	means string
+}{
+	{regexp.MustCompile(`^expected length >= (\d+)$`), "is too short: at least $1 characters are needed"},
+	{regexp.MustCompile(`^expected length <= (\d+)$`), "is too long: at most $1 characters are allowed"},
+	{regexp.MustCompile(`^expected array length >= (\d+)$`), "has too few entries: at least $1 needed"},
+	{regexp.MustCompile(`^expected array length <= (\d+)$`), "has too many entries: at most $1 allowed"},
+	{regexp.MustCompile(`^expected number >= (\S+)$`), "must be $1 or more"},
+	{regexp.MustCompile(`^expected number <= (\S+)$`), "must be $1 or less"},
+	{regexp.MustCompile(`^expected value to be one of "(.*)"$`), "must be one of $1"},
+	{regexp.MustCompile(`^expected string to match pattern .*$`), "is not written as it should be"},
+	{regexp.MustCompile(`^expected string to be (.*)$`), "must be $1"},
+}
+
+// plainly is a word of the validator for people.
+func plainly(message string) string {
+	for _, w := range validatorWords {
+		if w.said.MatchString(message) {
+			return w.said.ReplaceAllString(message, w.means)
+		}
+	}
+	return message
 }

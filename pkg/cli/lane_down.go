@@ -12,12 +12,11 @@ func newLaneDown(f *factory) *cobra.Command {
 		Use: "down NAME…", Short: "Take lanes down: nothing passes, and what is open is cut",
 		Long: `Take lanes down; they stay so over restarts. What devices have open in lane vpn
 is cut, which is why --accept-risk=drop-sessions is needed. Lane tor is blocked
-as 'vpnctl tor down' does.`,
+as 'vpnctl tor down' does, which takes a --reason besides.`,
 		Args: oneOrMore("lane"), ValidArgsFunction: f.complete(laneNames),
 		RunE: func(cmd *cobra.Command, args []string) error { return runLaneDown(cmd.Context(), f, o, args) },
 	}
 	dryRunFlag(cmd, &o.dryRun)
-	reasonFlag(cmd, &o.reason)
 	o.consent.flags(cmd, true)
 	return cmd
 }

@@ -67,6 +67,7 @@ func (sw laneSwitch) plan(ctx context.Context, f *factory, name string) (step, e
 	}
 	s := step{Action: sw.verb, Kind: "lane", Name: name, Change: (l.State == "down") == sw.up, Detail: "is " + strings.TrimSuffix(l.State+": "+l.Reason, ": ")}
 	if s.Change {
+		s.Detail = l.State + " → " + sw.verb
 		s.Risks = []string{string(sw.risk)}
 	}
 	return s, nil
@@ -106,7 +107,7 @@ func (sw laneSwitch) switchVPN(ctx context.Context, f *factory, wait bool) (lane
 		return *l, nil
 	}
 	last := *l
-	err = f.until(ctx, "lane vpn is not up", func(ctx context.Context) (bool, string, error) {
+	err = f.until(ctx, "lane vpn is not up", "vpnctl lane get vpn", func(ctx context.Context) (bool, string, error) {
 		v, err := getLane(f)(ctx, string(lanes.VPN))
 		last = v
 		return err == nil && v.State == "up", strings.TrimSuffix(v.State+": "+v.Reason, ": "), err

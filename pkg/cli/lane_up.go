@@ -18,7 +18,6 @@ was down. Lane tor comes up as 'vpnctl tor up' says.`,
 	}
 	dryRunFlag(cmd, &o.dryRun)
 	cmd.Flags().BoolVar(&o.wait, "wait", false, "wait until the lanes are up, as long as --timeout says (default 60s)")
-	reasonFlag(cmd, &o.reason)
 	o.consent.flags(cmd, true)
 	return cmd
 }

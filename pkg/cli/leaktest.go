@@ -20,7 +20,8 @@ func newLeakTest(f *factory) *cobra.Command {
 		Long: `Send, as a device of the lane, packets of every kind that must not get out or
 reach services of the server, and ask the kernel what it let through. Exit 9
 when something leaked, or when somebody had changed the rules since the last
-test. No verdict is given when the packets cannot be shown to have arrived.`,
+test. No verdict is given when the packets cannot be shown to have arrived.
+Packets that leaked are shown; -o wide shows them all.`,
 		Example: `  vpnctl leaktest               lane tor
   vpnctl leaktest --lane vpn
   vpnctl leaktest list          the last results`,
@@ -55,17 +56,33 @@ func runLeakTest(ctx context.Context, f *factory, o *leakTestOptions) error {
 	return quietExit{fault.Unhealthy}
 }
 
-// printLeakTest prints the verdict, and for people every attempt.
+// printLeakTest prints the verdict, and for people before it what leaked;
+// -o wide shows every attempt.
 func printLeakTest(f *factory, r canary.Result) error {
-	if err := printOne(f, view.LeakTests(), r); err != nil || f.output != "table" && f.output != "wide" {
-		return err
+	if f.output != "table" && f.output != "wide" {
+		return printOne(f, view.LeakTests(), r)
 	}
-	attempts := rows(f, view.LeakAttempts(), r.Attempts)
-	if f.outTTY {
-		return f.printLines(append([]string{""}, attempts...))
+	shown := r.Attempts
+	if f.output == "table" {
+		shown = nil
+		for _, a := range r.Attempts {
+			if a.Leaked {
+				shown = append(shown, a)
+			}
+		}
 	}
-	for i, a := range attempts {
-		attempts[i] = "attempt\t" + a
+	if len(shown) > 0 {
+		lines := rows(f, view.LeakAttempts(r.Lane), shown)
+		if f.outTTY {
+			lines = append(lines, "")
+		} else {
+			for i := range lines {
+				lines[i] = "attempt\t" + lines[i]
+			}
+		}
+		if err := f.printLines(lines); err != nil {
+			return err
+		}
 	}
-	return f.printLines(attempts)
+	return printOne(f, view.LeakTests(), r)
 }

@@ -35,7 +35,7 @@ func TestLeakTestSaysItClearly(t *testing.T) {
 				if output == "json" {
 					golden(t, strings.TrimSuffix(file, ".txt")+".json", r.Out)
 				}
-				if output == "name" && r.Out != "vpn\n" {
+				if output == "name" && !strings.HasPrefix(r.Out, "vpn/2026-03-14T") {
 					t.Errorf("name %q", r.Out)
 				}
 			}
@@ -48,10 +48,13 @@ func TestLeakTestForScripts(t *testing.T) {
 	w.Do(func(w *fakevpnd.World) { w.Leaking = true })
 	term := cli.Terminal{Host: serve(t, w), Now: fakevpnd.Now()}
 	r := term.Run(t.Context(), "leaktest")
-	for _, line := range []string{"verdict\tfailed\n", "lane\ttor\n", "left\t2\n", "attempt\tudp443\tipv4\t1\tyes\treply\n", "attempt\ttcp\tipv6\t3\tno\treply\n"} {
+	for _, line := range []string{"verdict\tfailed\n", "lane\ttor\n", "left the host\t2\n", "attempt\tudp443\tipv4\t1\tyes\treply\n"} {
 		if !strings.Contains("\n"+r.Out, "\n"+line) {
 			t.Errorf("no line %q in\n%s", line, r.Out)
 		}
+	}
+	if all := term.Run(t.Context(), "leaktest", "-o", "wide"); strings.Count(r.Out, "attempt\t") != 1 || !strings.Contains(all.Out, "\nattempt\ttcp\tipv6\t3\tno\treply\n") {
+		t.Errorf("more than what leaked:\n%s\nor less than all with -o wide:\n%s", r.Out, all.Out)
 	}
 	if r.Status != 9 || r.Err != "" {
 		t.Errorf("exit status %d, stderr %q", r.Status, r.Err)

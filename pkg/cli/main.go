@@ -85,18 +85,9 @@ func (e severalErrors) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// wrongUsage is an error in flags or arguments.
-type wrongUsage struct {
-	error
-	cmd   *cobra.Command
-	usage bool // show how to use the command
-}
-
-func (e wrongUsage) Unwrap() error { return e.error }
-
 // usageError says what is wrong with the arguments of cmd.
 func usageError(cmd *cobra.Command, format string, args ...any) error {
-	return wrongUsage{error: fault.New(fault.Invalid, format, args...).WithHint("'%s --help' tells more", cmd.CommandPath()), cmd: cmd}
+	return fault.New(fault.Invalid, format, args...).WithHint("'%s --help' tells more", cmd.CommandPath())
 }
 
 // report prints err for people or programs and gives the exit status.

@@ -47,7 +47,7 @@ func printList[T any](f *factory, t view.Table[T], l *rpc.List[T]) error {
 }
 
 func plural(noun string) string {
-	if s, ok := strings.CutSuffix(noun, "y"); ok {
+	if s, ok := strings.CutSuffix(noun, "y"); ok && s != "" && !strings.ContainsRune("aeiou", rune(s[len(s)-1])) {
 		return s + "ies"
 	}
 	return noun + "s"
@@ -119,17 +119,18 @@ func printOne[T any](f *factory, t view.Table[T], v T) error {
 	case "json", "yaml":
 		return f.printObject(v)
 	case "table", "wide":
-		return f.printLines(page(f, t, v))
+		return f.printLines(page(f, t, v, false))
 	}
 	return printItems(f, t, []T{v})
 }
 
-func page[T any](f *factory, t view.Table[T], v T) []string {
+// page shows one thing; cut gives every property one line at most.
+func page[T any](f *factory, t view.Table[T], v T, cut bool) []string {
 	cols := t.At(view.Page)
 	if !f.outTTY {
 		return view.PageTabs(cols, v, f.now())
 	}
-	return view.PageLines(cols, v, f.now(), f.theme())
+	return view.PageLines(cols, v, f.now(), f.width(), cut, f.theme())
 }
 
 // printPages prints what was asked for by name: one thing as itself, several
@@ -148,7 +149,7 @@ func printPages[T any](f *factory, t view.Table[T], asked int, items []T) error 
 		if i > 0 {
 			fmt.Fprintln(f.out)
 		}
-		if err := f.printLines(page(f, t, v)); err != nil {
+		if err := f.printLines(page(f, t, v, false)); err != nil {
 			return err
 		}
 	}

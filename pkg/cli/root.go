@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 
@@ -57,18 +58,37 @@ func newRoot(f *factory, more ...*cobra.Command) *cobra.Command {
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		if err := cmd.ValidateFlagGroups(); err != nil { // cobra's own error says nothing of its kind
-			return usageError(cmd, "%s", err)
+			return flagGroupError(cmd, err)
 		}
 		return f.begin(cmd)
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return wrongUsage{error: fault.New(fault.Invalid, "%s", err), cmd: cmd, usage: true}
+		return fault.New(fault.Invalid, "%s", err).WithHint("'%s --help' lists the flags", cmd.CommandPath())
 	})
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
 	f.globals(root)
 	root.AddCommand(more...)
 	return root
 }
+
+// flagGroupError says in our words which flags belong together. cobra names
+// the group in brackets first, and then the flags of it that were set.
+func flagGroupError(cmd *cobra.Command, err error) error {
+	groups := flagGroups.FindAllStringSubmatch(err.Error(), -1)
+	if len(groups) == 0 {
+		return usageError(cmd, "%s", err)
+	}
+	flags := strings.Fields(groups[len(groups)-1][1])
+	for i := range flags {
+		flags[i] = "--" + flags[i]
+	}
+	if len(groups) == 1 {
+		return usageError(cmd, "one of %s is needed", strings.Join(flags, ", "))
+	}
+	return usageError(cmd, "%s exclude each other", strings.Join(flags, " and "))
+}
+
+var flagGroups = regexp.MustCompile(`\[([^]]*)\]`)
 
 // newNoun makes a command that only holds others.
 func newNoun(use string, aliases []string, short string, subs ...*cobra.Command) *cobra.Command {

@@ -97,7 +97,7 @@ func firstBroken(items []supervisor.Service) error {
 // waitForService polls until the service is up.
 func waitForService(ctx context.Context, f *factory, name string) (supervisor.Service, error) {
 	last := supervisor.Service{Name: name}
-	err := f.until(ctx, fmt.Sprintf("service %s is not ready", name), func(ctx context.Context) (bool, string, error) {
+	err := f.until(ctx, fmt.Sprintf("service %s is not ready", name), "vpnctl service get "+name, func(ctx context.Context) (bool, string, error) {
 		s, err := getService(f)(ctx, name)
 		if err != nil {
 			return false, "", err

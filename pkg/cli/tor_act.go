@@ -37,7 +37,6 @@ func reasonFlag(cmd *cobra.Command, reason *string) {
 func torUpFlags(cmd *cobra.Command, o *torActOptions) {
 	dryRunFlag(cmd, &o.dryRun)
 	cmd.Flags().BoolVar(&o.wait, "wait", false, "wait until the lane is up, as long as --timeout says (default 60s)")
-	reasonFlag(cmd, &o.reason)
 }
 
 func torDownFlags(cmd *cobra.Command, o *torActOptions) {
@@ -90,7 +89,27 @@ func actOnTor(ctx context.Context, f *factory, o *torActOptions, act torAct) err
 // plan is what would be done.
 func (act torAct) plan(ctx context.Context, f *factory) (step, error) {
 	s, err := getTor(ctx, f)
-	return step{Action: act.verb, Kind: "lane", Name: "tor", Change: act.needed(s), Detail: "is " + inWords(s)}, err
+	if err != nil {
+		return step{}, err
+	}
+	out := step{Action: act.verb, Kind: "lane", Name: "tor", Change: act.needed(s), Detail: "is " + inWords(s)}
+	if out.Change {
+		out.Detail = s.Lane + " → " + act.then(s)
+	}
+	return out, nil
+}
+
+// then is what the lane is in afterwards.
+func (act torAct) then(s tor.Status) string {
+	switch {
+	case act.verb == "down", act.verb == "start" && s.Wish == tor.WishDown, act.verb == "stop" && s.Wish == tor.WishDown:
+		return "blocked"
+	case !act.up, act.verb == "start" && s.Wish == tor.WishMaintenance:
+		return "maintenance"
+	case act.verb == "up" && s.WishProcess == "stop":
+		return "maintenance: tor is stopped"
+	}
+	return "up, as soon as Tor works"
 }
 
 // run does it, and waits for the lane where that is wanted.
@@ -126,14 +145,14 @@ func hintOr(s tor.Status, otherwise string) string {
 
 // inWords is the state of the lane with its reason.
 func inWords(s tor.Status) string {
-	return strings.TrimSuffix(s.Lane+": "+s.Reason, ": ")
+	return strings.TrimSuffix(inState(s.Lane)+": "+s.Reason, ": ")
 }
 
 // waitForTor polls until the lane is up. What only an operator can change is
 // not waited for.
 func waitForTor(ctx context.Context, f *factory) (tor.Status, error) {
 	var last tor.Status
-	err := f.until(ctx, "lane tor is not up", func(ctx context.Context) (bool, string, error) {
+	err := f.until(ctx, "lane tor is not up", "vpnctl tor status", func(ctx context.Context) (bool, string, error) {
 		s, err := getTor(ctx, f)
 		if err != nil {
 			return false, "", err

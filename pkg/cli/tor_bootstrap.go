@@ -14,15 +14,15 @@ func newTorBootstrap(f *factory) *cobra.Command {
 	return &cobra.Command{
 		Use: "bootstrap", Short: "Follow tor until it is bootstrapped", Args: noArgs,
 		Long: `Follow how far tor has come until it is at 100 %, as long as --timeout says
-(default 60s), and exit 8 when it does not get there. Off a terminal every
-change is a line.`,
+(default 60s), and exit 8 when it does not get there. A tor that was stopped is
+not waited for: exit 5. Off a terminal every change is a line.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runTorBootstrap(cmd.Context(), f) },
 	}
 }
 
 func runTorBootstrap(ctx context.Context, f *factory) error {
 	var last *tor.Bootstrap
-	err := f.until(ctx, "tor is not bootstrapped", func(ctx context.Context) (bool, string, error) {
+	err := f.until(ctx, "tor is not bootstrapped", "vpnctl tor status", func(ctx context.Context) (bool, string, error) {
 		s, err := getTor(ctx, f)
 		if err != nil {
 			return false, "", err

@@ -61,6 +61,9 @@ func runTorBridgeAdd(ctx context.Context, f *factory, args []string) error {
 		if lines, err = f.names(args); err != nil {
 			return err
 		}
+		if len(lines) == 0 {
+			return fault.New(fault.Invalid, "there is no line on standard input").WithHint("https://bridges.torproject.org gives bridge lines")
+		}
 	}
 	added, err := each(ctx, lines, func(ctx context.Context, line string) (tor.Bridge, error) {
 		r := &tor.BridgeRequest{}
@@ -199,15 +202,19 @@ uses Tor, which is asked about. The list of bridges is kept.`
 
 func runTorBridgeUse(ctx context.Context, f *factory, o *torBridgeUseOptions, enable bool) error {
 	verb := map[bool]string{true: "enable", false: "disable"}[enable]
-	if o.dryRun {
-		s, err := getTor(ctx, f)
-		if err != nil {
-			return err
-		}
-		is := map[bool]string{true: "are in use", false: "are not in use"}[s.Bridges]
-		return f.printPlan([]step{{Action: verb, Kind: "bridges of", Name: "tor", Change: s.Bridges != enable, Detail: is}}, nil)
+	now, err := getTor(ctx, f)
+	if err != nil {
+		return err
 	}
-	if !enable {
+	if o.dryRun {
+		words := map[bool]string{true: "in use", false: "not in use"}
+		plan := step{Action: verb, Kind: "bridges of", Name: "tor", Change: now.Bridges != enable, Detail: "are " + words[enable]}
+		if plan.Change {
+			plan.Detail = words[now.Bridges] + " → " + words[enable]
+		}
+		return f.printPlan([]step{plan}, nil)
+	}
+	if !enable && now.Bridges { // otherwise nobody sees more than before
 		if err := f.agree(o.consent, question{what: "reach Tor without bridges, which others can see"}); err != nil {
 			return err
 		}

@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -23,13 +26,20 @@ func newTorCircuitList(f *factory) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			t := view.Circuits()
 			return showList(cmd.Context(), f, watch, t, t.Name, func(ctx context.Context) (*rpc.List[tor.Circuit], error) {
-				return call(ctx, f, tor.ListCircuits, nil)
+				l, err := call(ctx, f, tor.ListCircuits, nil)
+				if err == nil {
+					slices.SortStableFunc(l.Items, func(a, b tor.Circuit) int { return byID(a.ID, b.ID) })
+				}
+				return l, err
 			})
 		},
 	}
 	watchFlag(cmd, &watch)
 	return cmd
 }
+
+// byID compares ids of tor, which are numbers, by their value.
+func byID(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b)) }
 
 func newTorCircuitGet(f *factory) *cobra.Command {
 	watch := false
@@ -102,7 +112,7 @@ func circuitIDs(ctx context.Context, f *factory) []cobra.Completion {
 	}
 	var out []cobra.Completion
 	for _, c := range l.Items {
-		out = append(out, describe(c.ID, fmt.Sprintf("%s, %s", c.State, view.Count(c.Streams, "stream", "streams"))))
+		out = append(out, describe(c.ID, fmt.Sprintf("%s, %s", view.CircuitState(c.State).Text, view.Count(c.Streams, "stream", "streams"))))
 	}
 	return out
 }

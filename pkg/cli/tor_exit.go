@@ -102,7 +102,7 @@ func runTorExitSet(ctx context.Context, f *factory, o *torExitOptions, args []st
 			return err
 		}
 		same := c.Strict == o.strict && slices.EqualFunc(c.Exits, exits, strings.EqualFold)
-		return f.printPlan([]step{exitStep("set", c, !same)}, nil)
+		return f.printPlan([]step{exitStep("set", c, tor.Choice{Exits: exits, Strict: o.strict}, !same)}, nil)
 	}
 	r := &tor.ExitRequest{User: cmp.Or(o.user, "-")}
 	r.Body.Exits, r.Body.Strict = exits, o.strict
@@ -140,7 +140,7 @@ func runTorExitClear(ctx context.Context, f *factory, o *torExitOptions) error {
 	}
 	there := len(c.Exits) > 0
 	if o.dryRun {
-		return f.printPlan([]step{exitStep("clear", c, there)}, nil)
+		return f.printPlan([]step{exitStep("clear", c, tor.Choice{}, there)}, nil)
 	}
 	if there {
 		if _, err := call(ctx, f, tor.ClearExit, &tor.UserRef{User: cmp.Or(c.User, "-")}); err != nil {
@@ -150,12 +150,19 @@ func runTorExitClear(ctx context.Context, f *factory, o *torExitOptions) error {
 	return f.printOutcomes(1, []outcome{{Action: "cleared", Kind: "exit choice of", Name: cmp.Or(c.User, "everybody"), Change: there}})
 }
 
-func exitStep(action string, c tor.Choice, change bool) step {
-	detail := "is left to tor"
-	if len(c.Exits) > 0 {
-		detail = fmt.Sprintf("is %s, %s", strings.Join(c.Exits, ", "), map[bool]string{true: "strict", false: "prefer"}[c.Strict])
+func exitStep(action string, now, then tor.Choice, change bool) step {
+	detail := "is " + choiceWords(now)
+	if change {
+		detail = choiceWords(then) + " (now: " + choiceWords(now) + ")"
 	}
-	return step{Action: action, Kind: "exit choice of", Name: cmp.Or(c.User, "everybody"), Change: change, Detail: detail}
+	return step{Action: action, Kind: "exit choice of", Name: cmp.Or(now.User, "everybody"), Change: change, Detail: detail}
+}
+
+func choiceWords(c tor.Choice) string {
+	if len(c.Exits) == 0 {
+		return "left to tor"
+	}
+	return fmt.Sprintf("%s, %s", strings.Join(c.Exits, ", "), map[bool]string{true: "strict", false: "prefer"}[c.Strict])
 }
 
 // getExit gives the choice of a user, or the global one; without exits where

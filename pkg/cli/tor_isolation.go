@@ -85,7 +85,11 @@ func runTorIsolationSet(ctx context.Context, f *factory, dryRun bool, word strin
 		if err != nil {
 			return err
 		}
-		return f.printPlan([]step{{Action: "set", Kind: "isolation", Name: kind, Change: s.Isolation != kind, Detail: "is " + s.Isolation}}, nil)
+		plan := step{Action: "set", Kind: "isolation", Name: kind, Change: s.Isolation != kind, Detail: "is " + s.Isolation}
+		if plan.Change {
+			plan.Detail = s.Isolation + " → " + kind
+		}
+		return f.printPlan([]step{plan}, nil)
 	}
 	r := &tor.IsolationRequest{}
 	r.Body.Isolation = kind

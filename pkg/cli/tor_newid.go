@@ -29,7 +29,7 @@ other exits. Nobody else is touched.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runTorNewID(cmd.Context(), f, o) },
 	}
 	cmd.Flags().StringVar(&o.user, "user", "", "all devices of this user")
-	cmd.Flags().StringVar(&o.device, "device", "", "this device, as USER/NAME or id")
+	cmd.Flags().StringVar(&o.device, "device", "", "this connected device: USER/NAME, a session id, or a user who has one only")
 	cmd.Flags().BoolVar(&o.all, "all", false, "every device")
 	cmd.MarkFlagsOneRequired("user", "device", "all")
 	cmd.MarkFlagsMutuallyExclusive("user", "device", "all")

@@ -40,7 +40,7 @@ func newTorRelayList(f *factory) *cobra.Command {
 
 func runTorRelayList(ctx context.Context, f *factory, o *torRelayListOptions) error {
 	r := &tor.RelayRequest{Exit: o.exit, Country: strings.ToLower(o.country), Limit: o.limit}
-	if o.limit == 0 {
+	if o.limit <= 0 {
 		r.Limit = allRelays
 	}
 	l, err := call(ctx, f, tor.ListRelays, r)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -21,7 +22,11 @@ func newTorStreamList(f *factory) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			t := view.Streams()
 			return showList(cmd.Context(), f, watch, t, t.Name, func(ctx context.Context) (*rpc.List[tor.Stream], error) {
-				return call(ctx, f, tor.ListStreams, nil)
+				l, err := call(ctx, f, tor.ListStreams, nil)
+				if err == nil {
+					slices.SortStableFunc(l.Items, func(a, b tor.Stream) int { return byID(a.ID, b.ID) })
+				}
+				return l, err
 			})
 		},
 	}

@@ -133,3 +133,34 @@ func TestFailedChecksAreUnhealthy(t *testing.T) {
 		}
 	}
 }
+
+func TestCircuitsAreInTheOrderOfTheirNumbers(t *testing.T) {
+	w := fakevpnd.New()
+	w.Do(func(w *fakevpnd.World) {
+		w.TorNet.Circuits = []tor.Circuit{{ID: "100"}, {ID: "9"}, {ID: "20"}}
+		w.TorNet.Streams = []tor.Stream{{ID: "11"}, {ID: "2"}}
+	})
+	for args, want := range map[string]string{"tor circuit list": "9\n20\n100\n", "tor stream list": "2\n11\n"} {
+		if r := terminal(t, w).Run(t.Context(), append(strings.Fields(args), "-o", "name")...); r.Out != want {
+			t.Errorf("%s: %q, want %q", args, r.Out, want)
+		}
+	}
+}
+
+func TestNoRelaysAndWrongLimits(t *testing.T) {
+	w := fakevpnd.New()
+	w.Do(func(w *fakevpnd.World) { w.TorNet.Relays = nil })
+	if r := terminal(t, w).Run(t.Context(), "tor", "relay", "list", "--limit", "0"); r.Status != 0 || r.Err != "no relays\n" {
+		t.Errorf("exit status %d: %s", r.Status, r.Err)
+	}
+	if r := terminal(t, w).Run(t.Context(), "tor", "relay", "list", "--country", "germany"); r.Status != 2 || !strings.Contains(r.Err, "error: country: is too long: at most 2 characters") || !strings.Contains(r.Err, "hint: ") {
+		t.Errorf("exit status %d: %s", r.Status, r.Err)
+	}
+}
+
+func TestWatchingSaysWhatDoesNotFit(t *testing.T) {
+	term := terminal(t, fakevpnd.New())
+	term.Height = 5
+	out, _ := background(t, term, "tor", "status", "-w")
+	out.shows(t, "more lines do not fit)")
+}

@@ -53,6 +53,7 @@ and exit 8 when that does not happen.
 type target struct {
 	text string
 	want string
+	see  string // the command that shows why it is not
 	ask  func(ctx context.Context, f *factory) (state string, err error)
 }
 
@@ -69,10 +70,10 @@ func runWait(ctx context.Context, f *factory, args []string) error {
 	var done []waited
 	for _, t := range targets {
 		state := ""
-		err := f.until(ctx, t.text+" is not "+t.want, func(ctx context.Context) (bool, string, error) {
+		err := f.until(ctx, t.text+" is not "+inState(t.want), t.see, func(ctx context.Context) (bool, string, error) {
 			var err error
 			state, err = t.ask(ctx, f)
-			return err == nil && t.reached(state), state, err
+			return err == nil && t.reached(state), inState(state), err
 		})
 		if err != nil {
 			return err
@@ -120,7 +121,7 @@ func parseTarget(s string) (target, error) {
 		return target{}, bad
 	}
 	if !slices.Contains(allowed, want) {
-		return target{}, fault.New(fault.Invalid, "a %s is never %q", kind, want).WithHint("use one of %s", strings.Join(allowed, ", "))
+		return target{}, fault.New(fault.Invalid, "%q is no state of %s", want, kind).WithHint("use one of %s", strings.Join(allowed, ", "))
 	}
 	ask := map[string]func(context.Context, *factory) (string, error){
 		"vpnd": func(ctx context.Context, f *factory) (string, error) { return askVpnd(ctx, f) },
@@ -139,7 +140,19 @@ func parseTarget(s string) (target, error) {
 		},
 		"session": func(ctx context.Context, f *factory) (string, error) { return askSession(ctx, f, name) },
 	}[kind]
-	return target{text: text, want: want, ask: ask}, nil
+	see := "vpnctl status"
+	if text == "tor" || text == "lane/tor" {
+		see = "vpnctl tor status"
+	}
+	return target{text: text, want: want, see: see, ask: ask}, nil
+}
+
+// inState is a state as it reads after "is".
+func inState(state string) string {
+	if state == "maintenance" {
+		return "in maintenance"
+	}
+	return state
 }
 
 // reached accepts what is more than was wanted: ready is live, and a process
@@ -195,9 +208,9 @@ func askSession(ctx context.Context, f *factory, name string) (string, error) {
 	return string(state), nil
 }
 
-// until asks again and again. A vpnd that is away may come back; what is
+// until asks again and again; see is the command that shows more. A vpnd that is away may come back; what is
 // wrong with the question is told at once.
-func (f *factory) until(ctx context.Context, what string, ask func(context.Context) (done bool, state string, err error)) error {
+func (f *factory) until(ctx context.Context, what, see string, ask func(context.Context) (done bool, state string, err error)) error {
 	if f.timeout == 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, defaultWait)
@@ -227,7 +240,7 @@ func (f *factory) until(ctx context.Context, what string, ask func(context.Conte
 			if last == "" {
 				last = "vpnd did not answer in time"
 			}
-			return fault.New(fault.Timeout, "%s: %s", what, last).WithHint("'vpnctl status' shows why; --timeout waits longer")
+			return fault.New(fault.Timeout, "%s: %s", what, last).WithHint("'%s' shows why; --timeout waits longer", see)
 		case <-time.After(waitPoll):
 		}
 	}

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,7 +76,7 @@ func showPages[T any](ctx context.Context, f *factory, watch bool, t view.Table[
 				if i > 0 {
 					lines = append(lines, "")
 				}
-				lines = append(lines, page(f, t, v)...)
+				lines = append(lines, page(f, t, v, true)...)
 			}
 			return lines, nil
 		})
@@ -129,8 +130,9 @@ func (f *factory) redraw(ctx context.Context, draw func(context.Context) ([]stri
 		if banner != "" {
 			screen = append([]string{f.theme().Paint(view.Fit(banner, width), view.Warn)}, screen...)
 		}
-		if len(screen) > height {
-			screen = screen[:height]
+		if hidden := len(screen) - height + 1; hidden > 1 && height > 1 {
+			more := f.theme().Paint(view.Fit(fmt.Sprintf("(%d more lines do not fit)", hidden), width), view.Faint)
+			screen = append(slices.Clone(screen[:height-1]), more)
 		}
 		text := strings.Join(screen, "\n")
 		if text == shown {

@@ -122,7 +122,7 @@ type Tor struct {
 // LeakTest is the device of vpnd's own that tries to leak.
 type LeakTest struct {
 	Every Duration `toml:"every" json:"every" comment:"how often it runs by itself; 0 turns that off"`
-	Block bool     `toml:"block" json:"block" comment:"a leak in lane tor takes the lane down until an operator brings it up"`
+	Block bool     `toml:"block" json:"block" comment:"packets that leak from lane tor take the lane down until an operator brings it up; repaired rules alone do not"`
 }
 
 // Control is the local admin API.

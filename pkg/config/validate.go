@@ -189,8 +189,8 @@ func (l Lane) validate(p *problems, path string) {
 		p.add(path+".ipv4", "is not an IPv4 prefix")
 	case l.IPv4 != l.IPv4.Masked():
 		p.add(path+".ipv4", "%s has host bits set; write %s", l.IPv4, l.IPv4.Masked())
-	case l.IPv4.Bits() < 8 || l.IPv4.Bits() > 30:
-		p.add(path+".ipv4", "/%d is outside /8 to /30", l.IPv4.Bits())
+	case l.IPv4.Bits() < 8 || l.IPv4.Bits() > 29: // a /30 holds the gateway and the leak test's device
+		p.add(path+".ipv4", "/%d is outside /8 to /29", l.IPv4.Bits())
 	}
 	switch {
 	case !l.IPv6.IsValid() || !l.IPv6.Addr().Is6() || l.IPv6.Addr().Is4In6():

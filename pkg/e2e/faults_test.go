@@ -198,11 +198,13 @@ func TestAFullDiskIsSaidAndForgotten(t *testing.T) {
 }
 
 func TestAFullPoolSaysHowToEnlargeIt(t *testing.T) {
-	w := newWorld(t, 1, "[lanes.tor]\nipv4 = \"10.9.0.0/30\"\n")
+	w := newWorld(t, 1, "[lanes.tor]\nipv4 = \"10.9.0.0/29\"\n")
 	w.createUser("alice")
-	w.signedIn("alice", "first")
+	for _, device := range []string{"first", "second", "third", "fourth"} { // the gateway and the leak test have the others
+		w.signedIn("alice", device)
+	}
 	c := w.api(lab.Client(1))
-	if err := c.Login(t.Context(), "alice", password, "second", ""); err != nil {
+	if err := c.Login(t.Context(), "alice", password, "fifth", ""); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.NewKey(); err != nil {
@@ -210,7 +212,7 @@ func TestAFullPoolSaysHowToEnlargeIt(t *testing.T) {
 	}
 	_, err := c.Initiate(t.Context())
 	if !errors.Is(err, fault.Exhausted) || !strings.Contains(fault.From(err).Hint, "ipv4 under [lanes.tor]") {
-		t.Errorf("a second device in a /30: %v (hint %q)", err, fault.From(err).Hint)
+		t.Errorf("a fifth device in a /29: %v (hint %q)", err, fault.From(err).Hint)
 	}
 	// Nothing of the refused device is left.
 	if err := w.agreement(); err != nil {

@@ -185,6 +185,33 @@ func TestOpenFlowsAreCutWhenLaneTorLeavesUp(t *testing.T) {
 	}
 }
 
+// An attack: tor's DNSPort dies of a datagram that ends within the header of
+// DNS, also when it belongs to a flow that began well.
+func TestADatagramTooShortForDNSIsRefused(t *testing.T) {
+	w := newWorld(t, torConfig())
+	standIns(t, w)
+	families(t, func(t *testing.T, pick func(v4, v6 netip.Addr) netip.Addr) {
+		apply(t, w, torUp)
+		good := open(t, w, "udp", pick(site4, site6), 53, "dns")
+		for _, c := range []*conn{good, nil} {
+			for _, short := range []string{"x", datagram[:10]} {
+				if c == nil {
+					fresh, err := dial(w.clientT, "udp", pick(site4, site6), 53, patient)
+					must(t, err)
+					defer fresh.Close()
+					c = fresh
+				}
+				if got, err := c.say(short, soon); !told(err) {
+					t.Errorf("%d bytes: %q, %v", len(short)+1, got, err) // a line end goes with it
+				}
+			}
+		}
+		if got, err := good.say(datagram, patient); err != nil || got != "dns" {
+			t.Errorf("afterwards: %q, %v", got, err)
+		}
+	})
+}
+
 // open opens a flow of lane tor and checks who answers.
 func open(t *testing.T, w *world, network string, to netip.Addr, port uint16, who string) *conn {
 	t.Helper()
@@ -193,7 +220,7 @@ func open(t *testing.T, w *world, network string, to netip.Addr, port uint16, wh
 	t.Cleanup(func() { _ = c.Close() })
 	line := ""
 	if network == "udp" {
-		line = "hello"
+		line = datagram
 	}
 	if got, err := c.say(line, patient); err != nil || got != who {
 		t.Fatalf("%s to %s port %d: %q, %v, want %s", network, to, port, got, err, who)

@@ -108,6 +108,9 @@ func (c *conn) say(line string, timeout time.Duration) (string, error) {
 	return strings.TrimSpace(answer), err
 }
 
+// datagram is as long as the header of DNS, so that it is one for DNSPort too.
+const datagram = "hello, hello"
+
 // exchange opens a connection and returns what the server saw as its source.
 func exchange(ns *netns.NS, network string, to netip.Addr, port uint16, timeout time.Duration) (string, error) {
 	c, err := dial(ns, network, to, port, timeout)
@@ -116,7 +119,7 @@ func exchange(ns *netns.NS, network string, to netip.Addr, port uint16, timeout 
 	}
 	defer func() { _ = c.Close() }()
 	if network == "udp" {
-		return c.say("hello", timeout)
+		return c.say(datagram, timeout)
 	}
 	return c.say("", timeout)
 }

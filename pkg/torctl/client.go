@@ -69,7 +69,7 @@ func (c *Client) Err() error {
 
 func (c *Client) fail(cause error) {
 	c.once.Do(func() {
-		c.err = fault.Wrap(cause, fault.Unavailable, "the connection to tor is broken")
+		c.err = fault.Wrap(cause, fault.Unavailable, "the connection to tor is broken").WithHint("vpnctl tor status")
 		close(c.done)
 		c.cmd.lim.Close()
 		c.ev.lim.Close()

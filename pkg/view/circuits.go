@@ -20,12 +20,12 @@ func Circuits() Table[tor.Circuit] {
 		Columns: []Column[c]{
 			{Title: "ID", Cell: func(v c, _ time.Time) Cell { return Cell{Text: v.ID, Tone: Strong} }},
 			{Title: "STATE", Cell: func(v c, _ time.Time) Cell { return CircuitState(v.State) }},
-			{Title: "COUNTRIES", Cell: func(v c, _ time.Time) Cell { return countries(v.Path) }},
 			{Title: "PATH", Shrink: true, Cell: func(v c, _ time.Time) Cell { return path(v.Path) }},
 			{Title: "DEVICES", Shrink: true, Cell: func(v c, _ time.Time) Cell { return owners(v.Devices) }},
 			{Title: "STREAMS", Right: true, Cell: func(v c, _ time.Time) Cell { return Number(v.Streams) }},
-			{Title: "CREATED", Cell: func(v c, now time.Time) Cell { return Since(v.Created, now) }},
-			{Title: "PURPOSE", Detail: Wide, Cell: func(v c, _ time.Time) Cell { return Or(v.Purpose) }},
+			{Title: "CREATED", Detail: Wide, Cell: func(v c, now time.Time) Cell { return Since(v.Created, now) }},
+			{Title: "PURPOSE", Detail: Wide, Cell: func(v c, _ time.Time) Cell { return purpose(v.Purpose) }},
+			{Title: "FINGERPRINTS", Detail: Wide, Cell: func(v c, _ time.Time) Cell { return fingerprints(v.Path) }},
 			{Title: "CHOSEN BY", Detail: Wide, Cell: func(v c, _ time.Time) Cell {
 				if v.Ours {
 					return Text("vpnd")
@@ -39,38 +39,56 @@ func Circuits() Table[tor.Circuit] {
 	}
 }
 
-// CircuitState is the state of a circuit, in tor's word.
+// CircuitState is the state of a circuit; scripts get tor's word.
 func CircuitState(word string) Cell {
-	return state(word, map[string]look{
-		"BUILT": {Full, Good}, "LAUNCHED": {Busy, Notice}, "EXTENDED": {Busy, Notice}, "GUARD_WAIT": {Busy, Notice},
-		"FAILED": {Cross, Bad}, "CLOSED": {Empty, Faint},
+	return ofTor(word, map[string]string{"LAUNCHED": "building", "EXTENDED": "building", "GUARD_WAIT": "waiting"}, map[string]look{
+		"built": {Full, Good}, "building": {Busy, Notice}, "waiting": {Busy, Notice},
+		"closing": {Empty, Faint}, "failed": {Cross, Bad}, "closed": {Empty, Faint},
 	})
 }
 
-// countries are those that a circuit goes through, guard first.
-func countries(hops []tor.Hop) Cell {
-	words := make([]string, len(hops))
-	for i, h := range hops {
-		words[i] = cmp.Or(h.Country, "??")
-	}
-	if len(hops) == 0 {
-		return Dim("-")
-	}
-	return Cell{Text: strings.Join(words, " → "), Raw: strings.Join(words, ",")}
+// ofTor is a state that tor calls by a word of its own.
+func ofTor(word string, means map[string]string, looks map[string]look) Cell {
+	c := state(cmp.Or(means[word], lower(word)), looks)
+	c.Raw = word
+	return c
 }
 
-// path is who a circuit goes through, guard first; for scripts the way tor
-// writes it.
+// lower writes a word of tor's as people do.
+func lower(word string) string { return strings.ToLower(strings.ReplaceAll(word, "_", " ")) }
+
+func purpose(word string) Cell {
+	if word == "" {
+		return Dim("-")
+	}
+	return Cell{Text: lower(word), Raw: word}
+}
+
+// path is who a circuit goes through and where, guard first. Long names are
+// cut one by one: the exit, which is last, matters most.
 func path(hops []tor.Hop) Cell {
+	const width = 9
 	words, exact := make([]string, len(hops)), make([]string, len(hops))
 	for i, h := range hops {
-		words[i] = cmp.Or(h.Nickname, h.Fingerprint[:min(8, len(h.Fingerprint))])
-		exact[i] = strings.TrimSuffix("$"+h.Fingerprint+"~"+h.Nickname, "~")
+		name, country := cmp.Or(h.Nickname, h.Fingerprint[:min(8, len(h.Fingerprint))]), "("+cmp.Or(h.Country, "-")+")"
+		words[i], exact[i] = Fit(Clean(name), width)+country, name+country
 	}
 	if len(hops) == 0 {
 		return Dim("-")
 	}
 	return Cell{Text: strings.Join(words, " → "), Raw: strings.Join(exact, ",")}
+}
+
+// fingerprints are those of a circuit's relays, the way tor writes them.
+func fingerprints(hops []tor.Hop) Cell {
+	words := make([]string, len(hops))
+	for i, h := range hops {
+		words[i] = strings.TrimSuffix("$"+h.Fingerprint+"~"+h.Nickname, "~")
+	}
+	if len(words) == 0 {
+		return Dim("-")
+	}
+	return Cell{Text: strings.Join(words, ", "), Raw: strings.Join(words, ",")}
 }
 
 // relays are those of a path from one position to before another.
@@ -127,11 +145,15 @@ func Streams() Table[tor.Stream] {
 	}
 }
 
+// streamState is the state of a stream; scripts get tor's word.
 func streamState(word string) Cell {
-	return state(word, map[string]look{
-		"SUCCEEDED": {Full, Good}, "NEW": {Busy, Notice}, "NEWRESOLVE": {Busy, Notice}, "SENTCONNECT": {Busy, Notice}, "SENTRESOLVE": {Busy, Notice},
-		"REMAP": {Busy, Notice}, "CONTROLLER_WAIT": {Busy, Notice}, "XOFF_SENT": {Full, Good}, "XOFF_RECV": {Full, Good}, "XON_SENT": {Full, Good}, "XON_RECV": {Full, Good},
-		"DETACHED": {Caution, Warn}, "FAILED": {Cross, Bad}, "CLOSED": {Empty, Faint},
+	return ofTor(word, map[string]string{
+		"SUCCEEDED": "open", "XOFF_SENT": "open", "XOFF_RECV": "open", "XON_SENT": "open", "XON_RECV": "open",
+		"NEW": "connecting", "SENTCONNECT": "connecting", "REMAP": "connecting", "CONTROLLER_WAIT": "waiting",
+		"NEWRESOLVE": "resolving", "SENTRESOLVE": "resolving",
+	}, map[string]look{
+		"open": {Full, Good}, "connecting": {Busy, Notice}, "waiting": {Busy, Notice}, "resolving": {Busy, Notice},
+		"detached": {Caution, Warn}, "failed": {Cross, Bad}, "closed": {Empty, Faint},
 	})
 }
 
@@ -187,5 +209,9 @@ func seen(a netip.Addr, country string) Cell {
 }
 
 func millis(ms int64) Cell {
-	return Cell{Text: fmt.Sprintf("%d ms", ms), Raw: Number(ms).Text}
+	text := fmt.Sprintf("%d ms", ms)
+	if ms >= 1000 {
+		text = fmt.Sprintf("%.1f s", float64(ms)/1000)
+	}
+	return Cell{Text: text, Raw: Number(ms).Text}
 }

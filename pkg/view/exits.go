@@ -75,9 +75,7 @@ func Relays() Table[tor.Relay] {
 			{Title: "NICKNAME", Cell: func(v r, _ time.Time) Cell { return Cell{Text: v.Nickname, Tone: Strong} }},
 			{Title: "COUNTRY", Cell: func(v r, _ time.Time) Cell { return Or(v.Country) }},
 			{Title: "ADDRESS", Cell: func(v r, _ time.Time) Cell { return Address(v.Address) }},
-			{Title: "WEIGHT", Right: true, Cell: func(v r, _ time.Time) Cell {
-				return Cell{Text: Bytes(v.Bandwidth*1000) + "/s", Raw: Number(v.Bandwidth).Text}
-			}},
+			{Title: "WEIGHT", Right: true, Cell: func(v r, _ time.Time) Cell { return Number(v.Bandwidth) }},
 			{Title: "EXIT", Cell: func(v r, _ time.Time) Cell { return YesNo(v.Exit) }},
 			{Title: "IPV6", Detail: Wide, Cell: func(v r, _ time.Time) Cell { return YesNo(v.IPv6) }},
 			{Title: "FLAGS", Shrink: true, Cell: func(v r, _ time.Time) Cell {

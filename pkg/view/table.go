@@ -19,6 +19,7 @@ const (
 // Column is one property of a noun.
 type Column[T any] struct {
 	Title  string
+	Label  string // on a page, where it is not the title
 	Detail Detail
 	Right  bool // numbers
 	Shrink bool // may be cut to fit the terminal
@@ -150,11 +151,13 @@ func Tabs[T any](cols []Column[T], items []T, now time.Time) []string {
 	return lines
 }
 
-// PageLines shows one thing: a line per property that it has.
-func PageLines[T any](cols []Column[T], v T, now time.Time, th Theme) []string {
-	width := 0
+// PageLines shows one thing on a terminal of width cells (0: as wide as need
+// be): a line per property that it has. What is longer goes on below itself,
+// or is cut where every property has one line.
+func PageLines[T any](cols []Column[T], v T, now time.Time, width int, cut bool, th Theme) []string {
+	titles := 0
 	for _, c := range cols {
-		width = max(width, Width(c.Title))
+		titles = max(titles, Width(c.label()))
 	}
 	var lines []string
 	for _, c := range cols {
@@ -162,16 +165,42 @@ func PageLines[T any](cols []Column[T], v T, now time.Time, th Theme) []string {
 		if cell.Text == "" || cell.Text == "-" {
 			continue
 		}
-		lines = append(lines, th.Paint(Pad(strings.ToLower(c.Title), width, false), Faint)+"  "+th.Show(cell))
+		words := []string{th.words(cell)}
+		room := width - titles - gap
+		switch {
+		case width <= 0 || Width(words[0]) <= room:
+		case cut:
+			words[0] = Fit(words[0], room)
+			if !th.Unicode {
+				words[0] = ascii(words[0])
+			}
+		default:
+			words = wrap(words[0], room)
+		}
+		for i, w := range words {
+			title := ""
+			if i == 0 {
+				title = c.label()
+			}
+			lines = append(lines, th.Paint(Pad(title, titles, false), Faint)+strings.Repeat(" ", gap)+th.Paint(w, cell.Tone))
+		}
 	}
 	return lines
+}
+
+// label is the title of a column on a page.
+func (c Column[T]) label() string {
+	if c.Label != "" {
+		return c.Label
+	}
+	return strings.ToLower(c.Title)
 }
 
 // PageTabs is PageLines for scripts: title and exact value, separated by a tab.
 func PageTabs[T any](cols []Column[T], v T, now time.Time) []string {
 	lines := make([]string, len(cols))
 	for i, c := range cols {
-		lines[i] = strings.ToLower(c.Title) + "\t" + c.Cell(v, now).Exact()
+		lines[i] = c.label() + "\t" + c.Cell(v, now).Exact()
 	}
 	return lines
 }

@@ -23,7 +23,12 @@ func Tor() Table[tor.Status] {
 			{Title: "BOOTSTRAP", Cell: func(v s, _ time.Time) Cell { return Bootstrap(v.Bootstrap) }},
 			{Title: "REASON", Shrink: true, Cell: func(v s, _ time.Time) Cell { return Or(v.Reason) }},
 			{Title: "HINT", Detail: Page, Cell: func(v s, _ time.Time) Cell { return Or(v.Hint) }},
-			{Title: "MESSAGE", Detail: Page, Cell: func(v s, _ time.Time) Cell { return Or(v.Message) }},
+			{Title: "MESSAGE", Detail: Page, Cell: func(v s, _ time.Time) Cell {
+				if v.Message == v.Reason { // which says it already
+					return Dim("-")
+				}
+				return Or(v.Message)
+			}},
 			{Title: "PROCESS WISH", Detail: Page, Cell: func(v s, _ time.Time) Cell { return Or(v.WishProcess) }},
 			{Title: "PID", Detail: Wide, Right: true, Cell: func(v s, _ time.Time) Cell { return orZero(v.PID) }},
 			{Title: "VERSION", Detail: Wide, Cell: func(v s, _ time.Time) Cell { return Or(v.Version) }},
@@ -31,21 +36,30 @@ func Tor() Table[tor.Status] {
 			{Title: "RESTARTS", Detail: Page, Right: true, Cell: func(v s, _ time.Time) Cell { return Number(v.Restarts) }},
 			{Title: "PHASE", Detail: Page, Cell: func(v s, _ time.Time) Cell { return Or(BootstrapPhase(v.Bootstrap)) }},
 			{Title: "WARNING", Detail: Page, Cell: func(v s, _ time.Time) Cell { return warning(v.Bootstrap) }},
-			{Title: "DIRECTORY", Detail: Page, Cell: func(v s, _ time.Time) Cell { return fine(v.EnoughDirInfo, "enough", "not enough yet") }},
-			{Title: "CIRCUIT", Detail: Page, Cell: func(v s, _ time.Time) Cell { return fine(v.Circuit, "established", "none") }},
-			{Title: "NETWORK", Detail: Page, Cell: func(v s, _ time.Time) Cell { return fine(v.NetworkLive, "live", "unreachable") }},
-			{Title: "PROBE", Detail: Page, Cell: func(v s, now time.Time) Cell { return probe(v.Probe, now) }},
+			{Title: "DIRECTORY", Detail: Page, Cell: func(v s, _ time.Time) Cell { return alive(v, fine(v.EnoughDirInfo, "enough", "not enough yet")) }},
+			{Title: "CIRCUIT", Detail: Page, Cell: func(v s, _ time.Time) Cell { return alive(v, fine(v.Circuit, "established", "none")) }},
+			{Title: "NETWORK", Detail: Page, Cell: func(v s, _ time.Time) Cell { return alive(v, fine(v.NetworkLive, "live", "unreachable")) }},
+			{Title: "PROBE", Detail: Page, Cell: func(v s, now time.Time) Cell { return alive(v, probe(v.Probe, now)) }},
 			{Title: "CLOCK", Detail: Page, Cell: func(v s, _ time.Time) Cell { return skew(v.ClockSkew) }},
-			{Title: "CIRCUITS", Detail: Page, Right: true, Cell: func(v s, _ time.Time) Cell { return Number(v.Circuits) }},
-			{Title: "STREAMS", Detail: Page, Right: true, Cell: func(v s, _ time.Time) Cell { return Number(v.Streams) }},
+			{Title: "CIRCUITS", Detail: Page, Right: true, Cell: func(v s, _ time.Time) Cell { return alive(v, Number(v.Circuits)) }},
+			{Title: "STREAMS", Detail: Page, Right: true, Cell: func(v s, _ time.Time) Cell { return alive(v, Number(v.Streams)) }},
 			{Title: "ISOLATION", Detail: Page, Cell: func(v s, _ time.Time) Cell { return Or(v.Isolation) }},
 			{Title: "BRIDGES", Detail: Page, Cell: func(v s, _ time.Time) Cell { return inUse(v.Bridges) }},
 			{Title: "EXITS", Detail: Page, Cell: func(v s, _ time.Time) Cell { return choice(v.Exit) }},
 			{Title: "USERS WITH EXITS", Detail: Page, Right: true, Cell: func(v s, _ time.Time) Cell { return orZero(v.Exits) }},
-			{Title: "READ", Detail: Wide, Right: true, Cell: func(v s, _ time.Time) Cell { return Size(v.RxBytes) }},
-			{Title: "WRITTEN", Detail: Wide, Right: true, Cell: func(v s, _ time.Time) Cell { return Size(v.TxBytes) }},
+			{Title: "READ", Detail: Wide, Right: true, Cell: func(v s, _ time.Time) Cell { return alive(v, Size(v.RxBytes)) }},
+			{Title: "WRITTEN", Detail: Wide, Right: true, Cell: func(v s, _ time.Time) Cell { return alive(v, Size(v.TxBytes)) }},
 		},
 	}
+}
+
+// alive is what is known of a tor that answers; of a dead one nothing is.
+func alive(v tor.Status, c Cell) Cell {
+	switch v.Process {
+	case tor.ProcessStopped, tor.ProcessMissing, tor.ProcessFailed:
+		return Dim("-")
+	}
+	return c
 }
 
 // Bootstraps is how steps of tor's start are shown to scripts.
@@ -129,7 +143,7 @@ func probe(p tor.Probe, now time.Time) Cell {
 	if p.At == nil {
 		return Dim("-")
 	}
-	c := fine(p.OK, fmt.Sprintf("built in %d ms, %s", p.TookMs, Ago(*p.At, now)), "failed "+Ago(*p.At, now))
+	c := fine(p.OK, "built in "+millis(p.TookMs).Text+", "+Ago(*p.At, now), "failed "+Ago(*p.At, now))
 	c.Raw = "failed"
 	if p.OK {
 		c.Raw = "ok"

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"vpnd/pkg/api/tor"
 	"vpnd/pkg/view"
 )
 
@@ -176,5 +177,36 @@ func TestScriptsGetExactValuesAndNoTitles(t *testing.T) {
 	got := view.Tabs(columns(), []thing{{"a\tb", "xyz"}}, time.Now())
 	if diff := cmp.Diff([]string{`a\x09b` + "\t3072\txyz"}, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestPagesWrapOrCutWhatIsLong(t *testing.T) {
+	v := thing{"alice", "words that take more than one line of it"}
+	th := view.Theme{}
+	got := view.PageLines(columns()[2:], v, time.Now(), 24, false, th)
+	if diff := cmp.Diff([]string{"what  * words that take", "      more than one line", "      of it"}, got); diff != "" {
+		t.Error(diff)
+	}
+	got = view.PageLines(columns()[2:], v, time.Now(), 24, true, th)
+	if diff := cmp.Diff([]string{"what  * words that take~"}, got); diff != "" {
+		t.Error(diff)
+	}
+	if got = view.PageLines(columns()[2:], v, time.Now(), 0, true, th); len(got) != 1 || !strings.HasSuffix(got[0], "of it") {
+		t.Errorf("without a width: %q", got)
+	}
+}
+
+func TestNothingIsSaidOfADeadTor(t *testing.T) {
+	for process, want := range map[tor.ProcessState]bool{tor.ProcessRunning: true, tor.ProcessHung: true, tor.ProcessStopped: false, tor.ProcessMissing: false, tor.ProcessFailed: false} {
+		s := tor.Status{Process: process, Reason: "away", Message: "away", RxBytes: 5}
+		page := strings.Join(view.PageLines(view.Tor().At(view.Page), s, time.Now(), 80, false, view.Theme{}), "\n")
+		for _, row := range []string{"network ", "directory ", "circuit ", "read ", "streams "} {
+			if got := strings.Contains("\n"+page, "\n"+row); got != want {
+				t.Errorf("%s: row %q is there: %t\n%s", process, row, got, page)
+			}
+		}
+		if strings.Contains(page, "message") {
+			t.Errorf("the reason is said twice:\n%s", page)
+		}
 	}
 }

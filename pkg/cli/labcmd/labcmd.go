@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -37,6 +38,23 @@ this machine's own network or files is touched, and "lab down" removes everythin
 	return cmd
 }
 
+// words is the argument rule of commands that take so many words; most < 0 is
+// any number.
+func words(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		var err *fault.Error
+		switch {
+		case len(args) < least:
+			err = fault.New(fault.Invalid, "too few words: '%s' is wanted", cmd.UseLine())
+		case most >= 0 && len(args) > most:
+			err = fault.New(fault.Invalid, "%q is one word too many", args[most])
+		default:
+			return nil
+		}
+		return err.WithHint("'%s --help' tells more", cmd.CommandPath())
+	}
+}
+
 // binDir is where vpnd and vpn are expected: beside this program.
 func binDir() (string, error) {
 	self, err := os.Executable()
@@ -59,7 +77,7 @@ func newUp() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Build a lab and start vpnd in it",
-		Args:  cobra.NoArgs,
+		Args:  words(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runUp(cmd.Context(), cmd, o)
 		},
@@ -116,15 +134,21 @@ func runUp(ctx context.Context, cmd *cobra.Command, o upOptions) (err error) {
 		return err
 	}
 	fmt.Fprintln(cmd.OutOrStdout(), l.ID())
-	fmt.Fprintf(cmd.ErrOrStderr(), "hint: vpnctl lab exec %s server -- vpnctl status\n", l.ID())
 	if network != nil {
-		tellTor(cmd.ErrOrStderr(), l.ID(), network)
+		tellTor(cmd.ErrOrStderr(), network)
 	}
+	hint := func(command string) {
+		fmt.Fprintf(cmd.ErrOrStderr(), "hint: %s lab exec %s server -- %s\n", os.Args[0], l.ID(), command)
+	}
+	if network != nil {
+		hint("vpnctl wait tor=up --timeout 60s")
+	}
+	hint("vpnctl status")
 	return nil
 }
 
 // tellTor says what there is to try in lane tor.
-func tellTor(w io.Writer, id string, n *tornet.Network) {
+func tellTor(w io.Writer, n *tornet.Network) {
 	for _, e := range n.Exits() {
 		fmt.Fprintf(w, "tor exit: %s %s %s\n", e.Country, e.V4, e.V6)
 	}
@@ -132,7 +156,6 @@ func tellTor(w io.Writer, id string, n *tornet.Network) {
 	for _, host := range []string{lab.TargetV4.String(), "[" + lab.TargetV6.String() + "]", "target.test", n.Onion()} {
 		fmt.Fprintf(w, "tor target: http://%s/ip\n", host)
 	}
-	fmt.Fprintf(w, "hint: vpnctl lab exec %s server -- vpnctl wait tor=up --timeout 60s\n", id)
 }
 
 func newStatus() *cobra.Command {
@@ -140,7 +163,7 @@ func newStatus() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [ID]",
 		Short: "List labs and their machines",
-		Args:  cobra.MaximumNArgs(1),
+		Args:  words(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			all, err := lab.List()
 			if err != nil {
@@ -153,7 +176,7 @@ func newStatus() *cobra.Command {
 				}
 			}
 			if len(args) == 1 && len(shown) == 0 {
-				return fault.New(fault.NotFound, "no lab %q", args[0]).WithHint("'vpnctl lab status' lists them")
+				return noLab(args[0])
 			}
 			if output == "json" {
 				enc := json.NewEncoder(cmd.OutOrStdout())
@@ -174,11 +197,15 @@ func newStatus() *cobra.Command {
 	return cmd
 }
 
+func noLab(id string) error {
+	return fault.New(fault.NotFound, "no lab %q", id).WithHint("'vpnctl lab status' lists them")
+}
+
 func newExec() *cobra.Command {
 	return &cobra.Command{
 		Use:   "exec ID MACHINE [-- COMMAND [ARG...]]",
 		Short: "Run a command on a machine of a lab; a shell by default",
-		Args:  cobra.MinimumNArgs(2),
+		Args:  words(2, -1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			l, err := lab.Open(args[0])
 			if err != nil {
@@ -210,17 +237,23 @@ func newDown() *cobra.Command {
 		Use:   "down [ID...]",
 		Short: "Remove labs with everything in them",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if all {
-				infos, err := lab.List()
-				if err != nil {
-					return err
-				}
-				for _, i := range infos {
-					args = append(args, i.ID)
-				}
+			infos, err := lab.List()
+			if err != nil {
+				return err
 			}
-			if len(args) == 0 && !all {
+			var ids []string
+			for _, i := range infos {
+				ids = append(ids, i.ID)
+			}
+			if all {
+				args = ids
+			} else if len(args) == 0 {
 				return fault.New(fault.Invalid, "which lab?").WithHint("'vpnctl lab status' lists them; --all removes all")
+			}
+			for _, id := range args {
+				if !slices.Contains(ids, id) {
+					return noLab(id)
+				}
 			}
 			for _, id := range args {
 				if err := lab.Remove(cmd.Context(), id); err != nil {
@@ -239,7 +272,7 @@ func newDemo() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Play the first day of an operator and three devices",
-		Args:  cobra.NoArgs,
+		Args:  words(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			bin, err := binDir()
 			if err != nil {
@@ -263,7 +296,7 @@ func newTargets() *cobra.Command {
 	return &cobra.Command{
 		Use:    "targets ID",
 		Hidden: true,
-		Args:   cobra.ExactArgs(1),
+		Args:   words(1, 1),
 		RunE:   func(cmd *cobra.Command, _ []string) error { return lab.ServeTargets(cmd.Context(), nil) },
 	}
 }

@@ -273,9 +273,15 @@ func TestRepairsSinceTheLastTestAreTold(t *testing.T) {
 		if r := w.test(name); r.OK || r.Repaired != "rule 1 of c_gate was missing" || !strings.Contains(r.Message, r.Repaired) {
 			t.Errorf("%+v", r)
 		}
+		if e := w.event("leaktest.rules_changed"); e.Data["lane"] != string(name) || e.Data["repaired"] == "" {
+			t.Errorf("%+v", e)
+		}
 		if r := w.test(name); !r.OK || r.Repaired != "" {
 			t.Errorf("%+v", r)
 		}
+	}
+	if len(w.events) != 0 { // nothing had leaked, so nothing is cleared
+		t.Errorf("%d events more", len(w.events))
 	}
 	w.do(func() { w.counts.Repairs, w.counts.Repaired = 0, "" }) // lanes started again
 	if r := w.test(lanes.Tor); !r.OK {
@@ -342,12 +348,18 @@ func TestNotKnowingIsNeverOK(t *testing.T) {
 	}
 }
 
-func TestAPeerThatLanesForgotIsPutAgain(t *testing.T) {
+func TestThePeerIsThereDuringATestOnly(t *testing.T) {
 	w := newWorld(t, config.LeakTest{})
-	w.test(lanes.Tor)
-	must(t, w.lanes[lanes.Tor].dev.IpcSet("replace_peers=true\n"))
-	if r := w.test(lanes.Tor); !r.OK || w.puts != 2 {
-		t.Errorf("%+v after %d", r, w.puts)
+	for range 2 {
+		if r := w.test(lanes.Tor); !r.OK {
+			t.Errorf("%+v", r)
+		}
+		w.do(func() {
+			if w.peer != "" {
+				t.Errorf("the peer stays: %q", w.peer)
+			}
+		})
+		must(t, w.lanes[lanes.Tor].dev.IpcSet("replace_peers=true\n"))
 	}
 }
 

@@ -44,7 +44,7 @@ type Service struct {
 	mu      sync.Mutex            // guards the rest
 	results []api.Result          // the newest first
 	repairs map[lanes.Name]uint64 // as of the last test
-	failing map[lanes.Name]bool   // the last test was not ok
+	leaking map[lanes.Name]bool   // it leaked, and no test was ok since
 }
 
 // Definition makes the service.
@@ -67,7 +67,7 @@ func New(cfg config.LeakTest, tor config.Tor, deps Deps) (*Service, error) {
 	}
 	return &Service{
 		cfg: cfg, tor: tor, deps: deps, pace: normalPace(), key: key, turn: make(chan struct{}, 1),
-		repairs: map[lanes.Name]uint64{}, failing: map[lanes.Name]bool{},
+		repairs: map[lanes.Name]uint64{}, leaking: map[lanes.Name]bool{},
 	}, nil
 }
 
@@ -97,10 +97,11 @@ func (s *Service) public() string {
 }
 
 // Run notes what lanes has put right so far, and tests as often as configured.
+// The canary has a peer during a test only; one of a service that was killed is
+// taken away.
 func (s *Service) Run(ctx context.Context) error {
-	defer s.leave(ctx)
 	for {
-		c, err := s.put(ctx, s.public())
+		c, err := s.put(ctx, "")
 		if err == nil {
 			s.baseline(c)
 			break
@@ -173,12 +174,13 @@ func (s *Service) repaired(name lanes.Name, c *lanes.CanaryCounts) string {
 	return c.Repaired
 }
 
-// remember keeps a result and tells whether the lane's last one was not ok.
-func (s *Service) remember(r api.Result) (failed bool) {
+// remember keeps a result and tells whether the lane leaked and no test was ok since.
+func (s *Service) remember(r api.Result) (leaked bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.results = slices.Insert(s.results, 0, r)
 	s.results = s.results[:min(len(s.results), kept)]
-	failed, s.failing[r.Lane] = s.failing[r.Lane], !r.OK
-	return failed
+	leaked = s.leaking[r.Lane]
+	s.leaking[r.Lane] = leaks(&r) || leaked && !r.OK
+	return leaked
 }

@@ -35,10 +35,11 @@ func (s *Service) Test(ctx context.Context, name lanes.Name) (*api.Result, error
 
 func (s *Service) test(ctx context.Context, name lanes.Name) (*api.Result, error) {
 	start := time.Now()
-	counts, err := s.put(ctx, s.public()) // lanes may have started again since
+	counts, err := s.put(ctx, s.public())
 	if err != nil {
 		return nil, lanesSilent(ctx, err)
 	}
+	defer s.leave(ctx)
 	s.baseline(counts)
 	before, err := s.count(ctx, name)
 	if err != nil {
@@ -170,7 +171,7 @@ func (s *Service) conclude(ctx context.Context, r *api.Result) {
 			r.Message += "; lane tor was taken down"
 		}
 	}
-	failed := s.remember(*r)
+	leaked := s.remember(*r)
 	e := events.Event{Message: r.Message, Data: map[string]string{
 		"lane": string(r.Lane), "state": r.LaneState, "sent": strconv.Itoa(r.Sent),
 		"left": strconv.FormatUint(r.Left, 10), "reached": strconv.FormatUint(r.Reached, 10),
@@ -179,10 +180,13 @@ func (s *Service) conclude(ctx context.Context, r *api.Result) {
 		e.Data["repaired"] = r.Repaired
 	}
 	switch {
-	case !r.OK:
+	case leaks(r):
 		s.deps.Log.Error("leak test found something", "lane", r.Lane, "message", r.Message, "left", r.Left, "reached", r.Reached)
 		e.Type = "leak.found"
-	case failed:
+	case !r.OK:
+		s.deps.Log.Error("leak test found repaired rules", "lane", r.Lane, "message", r.Message)
+		e.Type = "leaktest.rules_changed"
+	case leaked:
 		s.deps.Log.Info("leak test is ok again", "lane", r.Lane)
 		e.Type = "leak.cleared"
 	default:

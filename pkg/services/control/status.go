@@ -6,15 +6,18 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
+	"vpnd/pkg/api/canary"
 	api "vpnd/pkg/api/control"
 	"vpnd/pkg/api/ipam"
 	"vpnd/pkg/api/keys"
 	"vpnd/pkg/api/lanes"
 	"vpnd/pkg/api/sessions"
 	"vpnd/pkg/api/supervisor"
+	"vpnd/pkg/api/tor"
 	"vpnd/pkg/api/users"
 	"vpnd/pkg/build"
 	"vpnd/pkg/fault"
@@ -33,25 +36,35 @@ type answers struct {
 	users    *rpc.List[users.User]
 	tls      *keys.Certificate
 	pools    *ipam.StatusReply
+	tor      *tor.Status
+	leaks    *rpc.List[canary.Result]
 	silent   []silence // in the order of the services
 }
 
+// silence is what a service did not say. That of tor and canary is no problem of
+// its own: an operator may do without them, and the list of services and lane
+// tor's state tell the rest.
 type silence struct {
 	service string
 	err     error
 }
 
 func (c *control) status(ctx context.Context, _ *struct{}) (*api.Status, error) {
-	a := c.ask(ctx)
+	a, now := c.ask(ctx), time.Now().UTC()
 	s := &api.Status{
-		Version: build.Get().Version, Time: time.Now().UTC(), Started: c.started, Endpoint: c.endpoint(),
-		Services: []supervisor.Service{}, Lanes: []lanes.Lane{}, Sessions: a.sessions, Problems: c.problems(a),
+		Version: build.Get().Version, Time: now, Started: c.started, Endpoint: c.endpoint(),
+		Services: []supervisor.Service{}, Lanes: []lanes.Lane{}, Sessions: a.sessions, Problems: c.problems(a, now),
 	}
 	if a.services != nil {
 		s.Services = a.services.Items
 	}
 	if a.lanes != nil {
 		s.Lanes = a.lanes.Items
+		for i, l := range s.Lanes {
+			if l.Name == lanes.Tor && l.State != "up" && l.Reason == "" && a.tor != nil {
+				s.Lanes[i].Reason = a.tor.Reason
+			}
+		}
 	}
 	if a.users != nil {
 		s.Users = a.users.Total
@@ -80,6 +93,8 @@ func (c *control) ask(ctx context.Context) *answers {
 		}},
 		{"keys", question(ctx, c, "keys", keys.TLSCertificate, &a.tls)},
 		{"ipam", question(ctx, c, "ipam", ipam.Status, &a.pools)},
+		{"tor", question(ctx, c, "tor", tor.GetStatus, &a.tor)},
+		{"canary", question(ctx, c, "canary", canary.Last, &a.leaks)},
 	}
 	errs := make([]error, len(questions))
 	var wg sync.WaitGroup
@@ -103,7 +118,7 @@ func question[Resp any](ctx context.Context, c *control, service string, op rpc.
 }
 
 // problems lists what wants attention, the cause before its consequences.
-func (c *control) problems(a *answers) []api.Problem {
+func (c *control) problems(a *answers, now time.Time) []api.Problem {
 	out := []api.Problem{}
 	add := func(hint, what string, args ...any) {
 		out = append(out, api.Problem{What: fmt.Sprintf(what, args...), Hint: hint})
@@ -130,7 +145,7 @@ func (c *control) problems(a *answers) []api.Problem {
 		}
 	}
 	for _, s := range a.silent {
-		if named[s.service] {
+		if named[s.service] || s.service == "tor" || s.service == "canary" {
 			continue
 		}
 		f := fault.From(s.err)
@@ -145,15 +160,31 @@ func (c *control) problems(a *answers) []api.Problem {
 	}
 	if a.lanes != nil {
 		for _, l := range a.lanes.Items {
-			if l.State == "up" || l.State == "blocked" && l.Name == lanes.Tor {
+			if l.State == "up" || l.State == "blocked" && l.Name == lanes.Tor && a.torUnwanted() {
 				continue
 			}
-			why := ""
+			hint, why, state := "vpnctl service get lanes", "", l.State
 			if l.Reason != "" {
 				why = ": " + l.Reason
 			}
-			add("vpnctl service get lanes", "lane %s is %s%s", l.Name, l.State, why)
+			if l.Name == lanes.Tor && (state == "maintenance" || state == "blocked") {
+				hint = "vpnctl tor status"
+			}
+			if state == "maintenance" {
+				state = "in maintenance"
+			}
+			add(hint, "lane %s is %s%s", l.Name, state, why)
 		}
+	}
+	for _, r := range a.newestLeaks() {
+		if r.OK {
+			continue
+		}
+		why := ""
+		if r.Message != "" {
+			why = ": " + r.Message
+		}
+		add("vpnctl leaktest list", "leak test of lane %s failed %s%s", r.Lane, ago(now.Sub(r.At)), why)
 	}
 	if a.sessions != nil && !a.sessions.Synced {
 		add("this passes by itself in seconds; if not: vpnctl service get lanes", "the lanes do not hold all peers yet")
@@ -169,6 +200,45 @@ func (c *control) problems(a *answers) []api.Problem {
 		add("look at the disk; entries of this time are shown as pending", "the audit trail is incomplete: %s", err)
 	}
 	return out
+}
+
+// torUnwanted tells whether an operator wants lane tor blocked: took it down, or
+// runs no service that could open it. The lane's reason is note enough then.
+func (a *answers) torUnwanted() bool {
+	if a.tor != nil {
+		return a.tor.Wish == tor.WishDown
+	}
+	return a.services != nil && slices.ContainsFunc(a.services.Items, func(s supervisor.Service) bool {
+		return s.Name == "tor" && (s.State == "disabled" || s.State == "stopped" && !s.Enabled)
+	})
+}
+
+// newestLeaks gives each lane's last leak test: what failed before and not any
+// more wants no attention.
+func (a *answers) newestLeaks() []canary.Result {
+	if a.leaks == nil {
+		return nil
+	}
+	var newest []canary.Result
+	for _, r := range a.leaks.Items { // the newest first
+		if !slices.ContainsFunc(newest, func(o canary.Result) bool { return o.Lane == r.Lane }) {
+			newest = append(newest, r)
+		}
+	}
+	return newest
+}
+
+// ago is a time that has passed, in its largest unit.
+func ago(d time.Duration) string {
+	switch d = max(d, 0); {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds ago", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm ago", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh ago", int(d.Hours()))
+	}
+	return fmt.Sprintf("%dd ago", int(d.Hours()/24))
 }
 
 // trouble says in words what a service that does not work does instead.

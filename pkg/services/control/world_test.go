@@ -97,6 +97,9 @@ type fake struct {
 	deleting chan struct{} // when not nil, user.delete waits for it
 
 	down     map[string]bool
+	lanes    []lanes.Lane
+	tor      tor.Status
+	leaks    []canary.Result
 	restarts int
 	left     int // followers of logs that have gone away
 }
@@ -114,7 +117,9 @@ func newWorld(t *testing.T, env ...string) *world {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, dir: dir, socket: filepath.Join(dir, "control.sock"), fake: &fake{}}
+	w := &world{t: t, dir: dir, socket: filepath.Join(dir, "control.sock"), fake: &fake{
+		lanes: []lanes.Lane{{Name: lanes.VPN, State: "up"}},
+	}}
 	w.peers = map[string]service.Sibling{}
 	for _, name := range []string{"supervisor", "keys", "users", "auth", "ipam", "sessions", "lanes", "tor", "canary", "gateway", "logs"} {
 		w.peers[name] = service.Sibling{Socket: w.fake.serve(t, dir, name)}
@@ -282,10 +287,19 @@ func (f *fake) serve(t *testing.T, dir, name string) string {
 		rpc.Handle(s, sessions.ReleaseLease, answer[sessions.LeaseRef](rpc.None{}))
 		rpc.Handle(s, sessions.GetOverview, answer[struct{}](sessions.Overview{Online: 2, Synced: true}))
 	case "lanes":
-		rpc.Handle(s, lanes.List, answer[struct{}](rpc.List[lanes.Lane]{Total: 1, Items: []lanes.Lane{{Name: lanes.VPN, State: "up"}}}))
+		rpc.Handle(s, lanes.List, func(context.Context, *struct{}) (*rpc.List[lanes.Lane], error) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return &rpc.List[lanes.Lane]{Total: len(f.lanes), Items: f.lanes}, nil
+		})
 		rpc.Handle(s, lanes.Switch, answer[lanes.SwitchRequest](lanes.Lane{Name: lanes.VPN}))
 	case "tor":
-		rpc.Handle(s, tor.GetStatus, answer[struct{}](tor.Status{}))
+		rpc.Handle(s, tor.GetStatus, func(context.Context, *struct{}) (*tor.Status, error) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			st := f.tor
+			return &st, nil
+		})
 		rpc.Handle(s, tor.SetWish, answer[tor.WishRequest](tor.Status{}))
 		rpc.Handle(s, tor.Start, answer[struct{}](tor.Status{}))
 		rpc.Handle(s, tor.Stop, answer[struct{}](tor.Status{}))
@@ -308,7 +322,11 @@ func (f *fake) serve(t *testing.T, dir, name string) string {
 		rpc.Handle(s, tor.RunCheck, answer[struct{}](tor.Check{}))
 	case "canary":
 		rpc.Handle(s, canary.Run, answer[canary.RunRequest](canary.Result{}))
-		rpc.Handle(s, canary.Last, answer[struct{}](rpc.List[canary.Result]{}))
+		rpc.Handle(s, canary.Last, func(context.Context, *struct{}) (*rpc.List[canary.Result], error) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return &rpc.List[canary.Result]{Total: len(f.leaks), Items: f.leaks}, nil
+		})
 	case "logs":
 		rpc.Handle(s, logs.Query, answer[logs.QueryRequest](rpc.List[logs.Record]{}))
 		rpc.Handle(s, logs.Count, answer[logs.Ask](logs.Number{}))

@@ -237,7 +237,7 @@ func TestKilledWireGuardIsMadeAnew(t *testing.T) {
 	eventually(t, "peers as wanted", func() bool { return s.holds(c.peer, late) == nil })
 	again := c.ping()
 	again.flows(20)
-	if s.said("lane.up") == "" {
+	if s.said("lane.interface_up") == "" {
 		t.Error("nobody was told")
 	}
 }

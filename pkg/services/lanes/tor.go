@@ -92,8 +92,17 @@ func (l *Lanes) noteTor(state nft.TorState, reason string, lease time.Duration) 
 	l.lanes[1].show(string(torStateName(state)), reason)
 	if changed {
 		l.log.Info("lane_tor_changed", "state", torStateName(state), "reason", reason)
-		l.publish(events.Event{Type: "lane.changed", Reason: string(torStateName(state)), Message: reason, Data: map[string]string{"lane": string(api.Tor)}})
+		l.publish(laneChanged(api.Tor, string(torStateName(state)), reason))
 	}
+}
+
+// laneChanged tells people the new state first, then why.
+func laneChanged(lane api.Name, state, reason string) events.Event {
+	text := state
+	if reason != "" {
+		text += ": " + reason
+	}
+	return events.Event{Type: "lane.changed", Reason: state, Message: text, Data: map[string]string{"lane": string(lane)}}
 }
 
 func (l *Lanes) torState() nft.TorState {

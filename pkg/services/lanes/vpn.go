@@ -54,7 +54,7 @@ func (l *Lanes) Switch(ctx context.Context, up bool) (api.Lane, error) {
 	if changed {
 		state := want.state.String()
 		l.log.Info("lane_vpn_changed", "state", state, "reason", want.reason)
-		l.publish(events.Event{Type: "lane.changed", Reason: state, Message: want.reason, Data: map[string]string{"lane": string(api.VPN)}})
+		l.publish(laneChanged(api.VPN, state, want.reason))
 	}
 	return l.List()[0], nil
 }
@@ -74,7 +74,7 @@ func (l *Lanes) loadVPN() {
 	}
 	if s.state == nft.VPNDown && s.reason != whyOperator {
 		l.log.Error("lane_vpn_stays_down", "reason", s.reason)
-		l.publish(events.Event{Type: "lane.failed", Reason: string(api.VPN), Message: s.reason})
+		l.publish(events.Event{Type: "lane.failed", Reason: string(api.VPN), Message: s.reason, Data: map[string]string{"lane": string(api.VPN)}})
 	}
 	l.noteVPN(s)
 }

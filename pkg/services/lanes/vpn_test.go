@@ -55,7 +55,7 @@ func TestTheOperatorTakesLaneVPNDownAndUp(t *testing.T) {
 	if toSite() || !toGateway() {
 		t.Error("down, and something passes or the gateway is not reached")
 	}
-	if s.said("lane.changed") == "" {
+	if !strings.HasPrefix(s.said("lane.changed"), "lane.changed down: ") {
 		t.Error("nobody was told")
 	}
 	for range 2 { // a restart keeps it, and does not open it for a moment

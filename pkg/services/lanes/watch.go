@@ -164,7 +164,7 @@ func (l *Lanes) keepUp(ctx context.Context, ln *lane) {
 			var fresh bool
 			if fresh, err = ln.bringUp(ctx); err == nil {
 				l.log.Info("lane_up", "lane", ln.name, "interface", ln.cfg.Interface, "backend", ln.describe().Backend, "adopted", !fresh)
-				l.publish(events.Event{Type: "lane.up", Reason: string(ln.name)})
+				l.publish(events.Event{Type: "lane.interface_up", Message: "interface " + ln.cfg.Interface + " is up", Data: map[string]string{"lane": string(ln.name)}})
 				signal(ln.changed)
 			}
 			failures.note(err)
@@ -175,7 +175,7 @@ func (l *Lanes) keepUp(ctx context.Context, ln *lane) {
 		case ctx.Err() == nil && err.Error() != said:
 			said = err.Error()
 			l.log.Error("lane_failed", "lane", ln.name, "err", err)
-			l.publish(events.Event{Type: "lane.failed", Reason: string(ln.name), Message: said})
+			l.publish(events.Event{Type: "lane.failed", Reason: string(ln.name), Message: said, Data: map[string]string{"lane": string(ln.name)}})
 		}
 	})
 }

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"vpnd/pkg/api/events"
 	"vpnd/pkg/api/lanes"
 )
 
@@ -63,7 +62,6 @@ func (s *Service) ask(ctx context.Context) error {
 		wake(s.kick)
 	}
 	if was != string(answer.State) {
-		s.publish(events.Event{Type: "lane.changed", Reason: string(answer.State), Message: d.reason, Data: map[string]string{"lane": "tor"}})
 		s.log.Info("lane_changed", "state", answer.State, "reason", d.reason)
 	}
 	return nil
@@ -72,9 +70,9 @@ func (s *Service) ask(ctx context.Context) error {
 // observe changes what is known, and asks at once if the decision changes.
 func (s *Service) observe(change func(*observation)) {
 	s.mu.Lock()
-	process := s.obs.process
+	process, bridges := s.obs.process, s.obs.bridges
 	change(&s.obs)
-	if s.obs.process != process {
+	if s.obs.process != process || s.obs.bridges != bridges {
 		close(s.changed)
 		s.changed = make(chan struct{})
 	}

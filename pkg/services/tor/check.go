@@ -2,6 +2,7 @@ package tor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -35,7 +36,9 @@ func (s *Service) check(ctx context.Context) (*api.Check, error) {
 	seen, err := fetchAddress(ctx, s.paths.socks(), s.cfg.CheckURL)
 	out.TookMs = time.Since(at).Milliseconds()
 	if err != nil {
-		out.Message = err.Error()
+		if out.Message = err.Error(); errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			out.Message = fmt.Sprintf("no answer within %d s", checkTimeout/time.Second)
+		}
 		return out, nil
 	}
 	out.Seen = seen

@@ -2,6 +2,7 @@ package tor
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -18,11 +19,12 @@ import (
 // tor is the connection to tor, or says that there is none.
 func (s *Service) tor() (*torctl.Client, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.client == nil {
-		return nil, notAnswering()
+	c := s.client
+	s.mu.Unlock()
+	if c == nil {
+		return nil, s.unreached()
 	}
-	return s.client, nil
+	return c, nil
 }
 
 func (s *Service) listCircuits(ctx context.Context) ([]api.Circuit, error) {
@@ -75,7 +77,11 @@ func (s *Service) getCircuit(ctx context.Context, id string) (*api.Circuit, erro
 			return &c, nil
 		}
 	}
-	return nil, fault.New(fault.NotFound, "there is no circuit %s", id).WithHint("vpnctl tor circuit list")
+	return nil, noCircuit(id)
+}
+
+func noCircuit(id string) error {
+	return fault.New(fault.NotFound, "there is no circuit %s", id).WithHint("vpnctl tor circuit list")
 }
 
 func (s *Service) closeCircuit(ctx context.Context, id string) error {
@@ -83,7 +89,10 @@ func (s *Service) closeCircuit(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	return c.CloseCircuit(ctx, id)
+	if err = c.CloseCircuit(ctx, id); errors.Is(err, fault.NotFound) {
+		return noCircuit(id) // tor's own words are a number and a protocol's term
+	}
+	return err
 }
 
 func (s *Service) listStreams(ctx context.Context) ([]api.Stream, error) {
@@ -103,7 +112,7 @@ func (s *Service) listStreams(ctx context.Context) ([]api.Stream, error) {
 		return out
 	})
 	if !ok {
-		return nil, notAnswering()
+		return nil, s.unreached()
 	}
 	out := make([]api.Stream, 0, len(all))
 	for i, st := range all {
@@ -181,7 +190,7 @@ func (s *Service) newID(ctx context.Context, r *api.NewIDRequest) (*api.NewIDRep
 		if err != nil {
 			return nil, err
 		}
-		count = len(open)
+		count, e.Message = len(open), "all devices"
 	}
 	a := s.attached()
 	if a == nil {

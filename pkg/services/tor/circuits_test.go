@@ -96,7 +96,7 @@ func TestNewIdentityTakesTheCircuitsOfTheDevicesNamed(t *testing.T) {
 			t.Errorf("%+v leaves %v", c, left)
 		}
 	}
-	if err := w.s.closeCircuit(t.Context(), "999"); !errors.Is(err, fault.NotFound) {
+	if err := w.s.closeCircuit(t.Context(), "999"); !errors.Is(err, fault.NotFound) || err.Error() != "there is no circuit 999" {
 		t.Errorf("close no circuit: %v", err)
 	}
 	names, err := w.s.listOnions(t.Context())

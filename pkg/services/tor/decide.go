@@ -14,6 +14,7 @@ type observation struct {
 	process   api.ProcessState
 	why, hint string // about the process, when it does not run
 	gateways  bool   // the lane has its addresses
+	bridges   bool   // tor runs with bridges
 	boot      api.Bootstrap
 	dir       bool // enough directory information
 	circuit   bool
@@ -33,20 +34,20 @@ type decision struct {
 // decide is the whole rule: up means that the wish is up and all is well.
 func decide(w wish, o observation) decision {
 	if w.Wish == api.WishDown {
-		return decision{lanes.TorBlocked, clip(with("the operator took the lane down", w.Reason)), "vpnctl tor up"}
+		return decision{lanes.TorBlocked, clip(with("the operator took the lane down", w.Reason)), w.hint()}
 	}
 	if w.Wish == api.WishMaintenance {
 		reason := w.Message
 		if reason == "" {
 			reason = with("the operator put the lane into maintenance", w.Reason)
 		}
-		return decision{lanes.TorMaintenance, clip(reason), "vpnctl tor up"}
+		return decision{lanes.TorMaintenance, clip(reason), w.hint()}
 	}
 	reason, hint := o.unwell(w)
 	if reason == "" && !o.probe.good {
 		reason = with("no test circuit was built yet", o.probe.last.Message)
 		if o.probe.failed >= probeTries {
-			reason = with("test circuits cannot be built", o.probe.last.Message)
+			reason, hint = with("test circuits cannot be built"+o.through(), o.probe.last.Message), o.bridgeHint("")
 		}
 	}
 	if reason != "" {
@@ -55,8 +56,16 @@ func decide(w wish, o observation) decision {
 	return decision{state: lanes.TorUp}
 }
 
-// unwell tells what is wrong apart from the probe, or "".
-func (o observation) unwell(w wish) (reason, hint string) {
+// hint is how the operator takes the wish back.
+func (w wish) hint() string {
+	if w.Process == processStop {
+		return "vpnctl tor start, and then vpnctl tor up"
+	}
+	return "vpnctl tor up"
+}
+
+// absent tells why no tor can be asked anything, or "".
+func (o observation) absent(w wish) (reason, hint string) {
 	switch {
 	case w.Process == processStop:
 		return "tor is stopped by the operator", "vpnctl tor start"
@@ -70,29 +79,55 @@ func (o observation) unwell(w wish) (reason, hint string) {
 		return "lane tor's interface has no addresses yet", "vpnctl lane list"
 	case o.process != api.ProcessRunning:
 		return "tor is starting", ""
+	}
+	return "", ""
+}
+
+// unwell tells what is wrong apart from the probe, or "".
+func (o observation) unwell(w wish) (reason, hint string) {
+	if reason, hint := o.absent(w); reason != "" {
+		return reason, hint
+	}
+	switch {
 	case o.refused != "":
 		return with("tor does not take its configuration", o.refused), "look at tor.extra_torrc and 'vpnctl tor bridge list'"
 	case o.boot.Percent < 100:
-		reason = with(fmt.Sprintf("tor is connecting, %d %%", o.boot.Percent), first(o.boot.Warning, o.boot.Summary))
+		reason = with(fmt.Sprintf("tor is connecting%s, %d %%", o.through(), o.boot.Percent), first(o.boot.Warning, o.boot.Summary))
 		switch {
 		case o.skewed():
 			return reason, "this host's clock seems wrong: see 'timedatectl'"
 		case o.boot.Warning != "" || o.boot.Percent > 0 && !o.live:
-			return reason, "check the server's connection to the internet"
+			return reason, o.bridgeHint("check the server's connection to the internet")
 		}
 		return reason, ""
 	case !o.live:
-		return "tor finds the network down", "check the server's connection to the internet"
+		return "tor finds the network down" + o.through(), o.bridgeHint("check the server's connection to the internet")
 	case o.skewed() && !o.dir:
 		return fmt.Sprintf("this host's clock seems %s off, and tor has not enough directory information", o.skew.Abs()), "see 'timedatectl'"
 	case !o.relays:
 		return "the relays for the exit choices are not known yet", ""
 	case !o.dir:
-		return "tor has not enough directory information", ""
+		return "tor has not enough directory information" + o.through(), o.bridgeHint("")
 	case !o.circuit:
-		return "tor has no circuit", ""
+		return "tor has no circuit" + o.through(), o.bridgeHint("")
 	}
 	return "", ""
+}
+
+// through names the bridges where tor has no other way.
+func (o observation) through() string {
+	if o.bridges {
+		return " through bridges"
+	}
+	return ""
+}
+
+// bridgeHint is a hint for when tor gets nowhere: at the bridges, if it has any.
+func (o observation) bridgeHint(without string) string {
+	if o.bridges {
+		return "see 'vpnctl tor bridge list', and try each with 'vpnctl tor bridge test ID'"
+	}
+	return without
 }
 
 // skewed says that the clock may be why tor gets nowhere: tor takes a consensus

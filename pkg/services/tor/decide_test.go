@@ -76,6 +76,9 @@ func TestReasonsAndHintsFit(t *testing.T) {
 		{wish{Wish: api.WishUp, Process: processStart}, observation{process: api.ProcessRunning, gateways: true, boot: api.Bootstrap{Percent: 5}}, "tor is connecting, 5 %", "connection to the internet"},
 		{wish{Wish: api.WishUp, Process: processStart}, observation{process: api.ProcessRunning, gateways: true, relays: true, live: true, dir: true, circuit: true, boot: api.Bootstrap{Percent: 100}}, "no test circuit was built yet", ""},
 		{wish{Wish: api.WishUp, Process: processStart}, observation{process: api.ProcessRunning, gateways: true, relays: true, live: true, dir: true, circuit: true, boot: api.Bootstrap{Percent: 100}, probe: probeState{failed: probeTries, last: api.Probe{Message: "p"}}}, "test circuits cannot be built: p", ""},
+		{wish{Wish: api.WishDown, Process: processStop}, observation{process: api.ProcessStopped}, "the operator took the lane down", "vpnctl tor start, and then vpnctl tor up"},
+		{wish{Wish: api.WishUp, Process: processStart}, observation{process: api.ProcessRunning, gateways: true, bridges: true, boot: api.Bootstrap{Percent: 5, Warning: "refused"}}, "tor is connecting through bridges, 5 %: refused", "vpnctl tor bridge test"},
+		{wish{Wish: api.WishUp, Process: processStart}, observation{process: api.ProcessRunning, gateways: true, bridges: true, relays: true, live: true, boot: api.Bootstrap{Percent: 100}}, "tor has not enough directory information through bridges", "vpnctl tor bridge list"},
 	} {
 		d := decide(c.w, c.o)
 		if !strings.HasPrefix(d.reason, c.want) || !strings.Contains(d.hint, c.hint) || utf8.RuneCountInString(d.reason) > 500 {

@@ -131,11 +131,11 @@ func TestWithAChoiceTheLaneWaitsForRelays(t *testing.T) {
 	if got := w.s.listExits(); got[0].Usable != 1 {
 		t.Errorf("the choice is %+v", got)
 	}
-	all := w.s.listRelays(&api.RelayRequest{Exit: true, Country: "NL", Limit: 5})
+	all := w.s.listRelays(&api.RelayRequest{Exit: true, Country: "NL", Limit: 5}).Items
 	if len(all) != 1 || all[0].Country != "nl" || !all[0].Exit || all[0].Fingerprint != relayFP(3) {
 		t.Errorf("relays %+v", all)
 	}
-	if all := w.s.listRelays(&api.RelayRequest{Limit: 3}); len(all) != 3 {
-		t.Errorf("%d relays of at most 3", len(all))
+	if all := w.s.listRelays(&api.RelayRequest{Limit: 3}); len(all.Items) != 3 || all.Total != len(w.s.book.relays().Relays()) || all.Total <= 3 {
+		t.Errorf("%d relays of at most 3, of %d in total", len(all.Items), all.Total)
 	}
 }

@@ -52,11 +52,15 @@ func (s *Service) attached() *streams.Attacher {
 func (s *Service) uses(ctx context.Context) (map[string]streams.Use, error) {
 	u, ok := glance(ctx, s, lookFor, (*streams.Attacher).Uses)
 	if !ok {
-		return nil, notAnswering()
+		return nil, s.unreached()
 	}
 	return u, nil
 }
 
-func notAnswering() error {
-	return fault.New(fault.Unavailable, "tor does not answer").WithHint("see 'vpnctl tor status'")
+// unreached says why tor cannot be asked, as status does.
+func (s *Service) unreached() error {
+	s.mu.Lock()
+	reason, hint := s.obs.absent(s.wish)
+	s.mu.Unlock()
+	return fault.New(fault.Unavailable, "%s", first(reason, "tor does not answer")).WithHint("%s", first(hint, "vpnctl tor status"))
 }

@@ -3,7 +3,6 @@ package tor
 import (
 	"context"
 	"net/netip"
-	"os/exec"
 	"sync"
 	"syscall"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"vpnd/pkg/api/lanes"
 	api "vpnd/pkg/api/tor"
 	"vpnd/pkg/fault"
+	"vpnd/pkg/torctl"
 )
 
 const (
@@ -103,6 +103,7 @@ func (k *keeper) step(ctx context.Context) {
 				k.log.Error("tor_stop_failed", "err", err)
 				return
 			}
+			k.publish(events.Event{Type: "tor.stopped"})
 		}
 		k.gone(api.ProcessStopped, "", "")
 		k.backoff, k.retry = 0, time.Time{}
@@ -133,6 +134,7 @@ func (k *keeper) gone(state api.ProcessState, why, hint string) {
 	k.proc, k.answered, k.booted, k.hung = nil, false, false, time.Time{}
 	k.mu.Lock()
 	k.show()
+	k.status.RxBytes, k.status.TxBytes = 0, 0
 	k.mu.Unlock()
 	k.observe(func(o *observation) {
 		*o = observation{process: state, why: why, hint: hint, gateways: o.gateways}
@@ -145,9 +147,9 @@ func (k *keeper) launch(gws []netip.Addr) {
 		k.retry = time.Now().Add(k.backoff)
 		k.gone(state, why, hint)
 	}
-	binary, err := exec.LookPath(k.cfg.Binary)
-	if err != nil {
-		fail(api.ProcessMissing, err.Error(), "apt-get install tor")
+	binary, why := torctl.FindTor(k.cfg.Binary)
+	if why != "" {
+		fail(api.ProcessMissing, why, torctl.InstallHint)
 		return
 	}
 	if addr := portTaken(k.cfg, gws); addr != "" {
@@ -225,6 +227,7 @@ func (k *keeper) question(ctx context.Context, gws []netip.Addr) error {
 			return err
 		}
 	}
+	bridged := k.bridges.Enabled() // before tor is given them: what is seen below may be older, never newer
 	if err := k.reload(ctx, c, gws); err != nil {
 		return err
 	}
@@ -249,7 +252,7 @@ func (k *keeper) question(ctx context.Context, gws []netip.Addr) error {
 	}
 	k.observe(func(o *observation) {
 		k.status.RxBytes, k.status.TxBytes = h.RxBytes, h.TxBytes
-		o.process, o.why, o.hint = api.ProcessRunning, "", ""
+		o.process, o.why, o.hint, o.bridges = api.ProcessRunning, "", "", bridged
 		o.relays = k.book.ready() || len(k.settings.Load().Exits) == 0
 		o.boot = api.Bootstrap{Percent: b.Percent, Tag: b.Tag, Summary: b.Summary, Warning: b.Warning}
 		o.dir, o.circuit, o.live = h.EnoughDirInfo, h.CircuitEstablished, h.NetworkLive

@@ -12,6 +12,7 @@ import (
 
 	"vpnd/pkg/api/lanes"
 	api "vpnd/pkg/api/tor"
+	"vpnd/pkg/fault"
 )
 
 func TestTheLaneIsUpOnlyWhileTorIsWell(t *testing.T) {
@@ -113,6 +114,13 @@ func TestAMissingTorIsNamedAndNoticedWhenItAppears(t *testing.T) {
 	st := w.maintenance("tor is not installed")
 	if st.Process != api.ProcessMissing || st.Hint != "apt-get install tor" {
 		t.Errorf("missing, and the status is %+v", st)
+	}
+	if want := "tor is not installed: " + w.cfg.Tor.Binary + " is not there"; st.Reason != want {
+		t.Errorf("the reason is %q, not %q", st.Reason, want)
+	}
+	_, err := w.newID("", "", true)
+	if f := fault.From(err); f.Code != fault.Unavailable || f.Message != st.Reason || f.Hint != st.Hint {
+		t.Errorf("newid without tor: %+v", f)
 	}
 	w.install()
 	w.up()

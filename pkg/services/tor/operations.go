@@ -43,7 +43,7 @@ func (s *Service) registerMore(srv *rpc.Server) {
 		return &rpc.None{}, s.clearExit(ctx, r.User)
 	})
 	rpc.Handle(srv, api.ListRelays, func(_ context.Context, r *api.RelayRequest) (*rpc.List[api.Relay], error) {
-		return list(s.listRelays(r), nil)
+		return s.listRelays(r), nil
 	})
 	rpc.Handle(srv, api.ListOnions, func(ctx context.Context, _ *struct{}) (*rpc.List[api.Onion], error) {
 		return list(s.listOnions(ctx))
@@ -82,14 +82,28 @@ func (s *Service) registerBridges(srv *rpc.Server) {
 		}
 		return &t, nil
 	})
-	rpc.Handle(srv, api.UseBridges, func(_ context.Context, r *api.BridgeUse) (*api.Status, error) {
-		if err := s.bridges.Use(r.Body.Enabled); err != nil {
-			return nil, err
-		}
-		s.publish(events.Event{Type: "tor.bridges", Data: map[string]string{"enabled": map[bool]string{true: "yes", false: "no"}[r.Body.Enabled]}})
-		wake(s.kick)
-		return s.Status(), nil
+	rpc.Handle(srv, api.UseBridges, func(ctx context.Context, r *api.BridgeUse) (*api.Status, error) {
+		return s.useBridges(ctx, r.Body.Enabled)
 	})
+}
+
+// useBridges answers with how tor is with the change, or after a while
+// without, so that nobody reads a state that is about to end.
+func (s *Service) useBridges(ctx context.Context, enabled bool) (*api.Status, error) {
+	if err := s.bridges.Use(enabled); err != nil {
+		return nil, err
+	}
+	s.publish(events.Event{Type: "tor.bridges", Message: "bridges are " + map[bool]string{true: "in use", false: "not used any more"}[enabled],
+		Data: map[string]string{"enabled": map[bool]string{true: "yes", false: "no"}[enabled]}})
+	wake(s.kick)
+	short, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	if s.await(short, func() bool { return s.obs.bridges == enabled || s.obs.process != api.ProcessRunning }) == nil {
+		if err := s.ask(ctx); err != nil {
+			s.log.Warn("lanes_does_not_answer", "err", err)
+		}
+	}
+	return s.Status(), nil
 }
 
 func (s *Service) setIsolation(isolation string) (*api.Status, error) {

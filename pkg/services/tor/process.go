@@ -192,6 +192,9 @@ func (p *process) end() string {
 		return ""
 	}
 	<-p.exited // it is not alive any more
+	if ws, ok := p.state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return fmt.Sprintf("%s (signal %d)", ws.Signal(), ws.Signal())
+	}
 	return p.state.String()
 }
 

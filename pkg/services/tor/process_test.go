@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -105,4 +106,16 @@ func FuzzFindAddress(f *testing.F) {
 			t.Errorf("%q gives %s", text, a)
 		}
 	})
+}
+
+func TestAnEndIsSaidInWords(t *testing.T) {
+	for script, want := range map[string]string{"kill -9 $$": "killed (signal 9)", "exit 3": "exit status 3"} {
+		cmd := exec.Command("/bin/sh", "-c", script)
+		_ = cmd.Run()
+		p := &process{state: cmd.ProcessState, exited: make(chan struct{})}
+		close(p.exited)
+		if got := p.end(); got != want {
+			t.Errorf("%s: %q, want %q", script, got, want)
+		}
+	}
 }

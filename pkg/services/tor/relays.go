@@ -9,6 +9,7 @@ import (
 	"time"
 
 	api "vpnd/pkg/api/tor"
+	"vpnd/pkg/rpc"
 	"vpnd/pkg/torctl"
 	"vpnd/pkg/torpath"
 )
@@ -150,16 +151,17 @@ func usedGuards(ctx context.Context, c *torctl.Client) ([]string, error) {
 	return out, nil
 }
 
-func (s *Service) listRelays(r *api.RelayRequest) []api.Relay {
-	var out []api.Relay
+// listRelays gives as many as asked for; the total counts all that match.
+func (s *Service) listRelays(r *api.RelayRequest) *rpc.List[api.Relay] {
+	out := &rpc.List[api.Relay]{Items: []api.Relay{}}
 	for _, relay := range s.book.relays().Relays() {
 		if r.Exit && !relay.Exit || r.Country != "" && !strings.EqualFold(r.Country, relay.Country) {
 			continue
 		}
-		if len(out) == r.Limit {
-			break
+		if out.Total++; len(out.Items) >= r.Limit {
+			continue
 		}
-		out = append(out, api.Relay{
+		out.Items = append(out.Items, api.Relay{
 			Fingerprint: relay.Fingerprint, Nickname: relay.Nickname, Address: relay.Addr, IPv6: relay.Exit6,
 			Country: relay.Country, Bandwidth: relay.Bandwidth, Flags: relay.Flags, Exit: relay.Exit,
 		})

@@ -62,6 +62,12 @@ func TestANewIsolationOpensTheListenersAnew(t *testing.T) {
 	if got, want := w.configured(n), []string{reopen, "SIGNAL RELOAD"}; !slices.Equal(got, want) {
 		t.Errorf("tor was told %q, want %q", got, want)
 	}
+	// What tor took is noted before the service ends: one that is killed sooner
+	// only says it again.
+	w.until("the pid file knows", func(*api.Status) bool {
+		data, _ := os.ReadFile(w.s.paths.pid())
+		return strings.Contains(string(data), byDestination)
+	})
 	w.restart()
 	if st := w.up(); st.Isolation != byDestination || st.PID != pid {
 		t.Errorf("after a restart %+v", st)

@@ -56,7 +56,7 @@ type Service struct {
 	silent   bool      // the last question was not answered
 	asked    decision
 	hold     time.Time     // until then nothing but up is asked: an adopted tor is looked at first
-	changed  chan struct{} // closed and replaced when the process changed
+	changed  chan struct{} // closed and replaced when the process changed, or that it has bridges
 	client   *torctl.Client
 	attacher *streams.Attacher
 }
@@ -107,39 +107,63 @@ func (s *Service) register(srv *rpc.Server) {
 				return nil, fault.InvalidField(f[0], "holds characters that cannot be printed; write one line of text")
 			}
 		}
-		return s.setWish(ctx, func(w *wish) { w.Wish, w.Message, w.Reason = r.Body.Wish, r.Body.Message, r.Body.Reason })
+		return s.setWish(ctx, func(w *wish) { w.take(r) })
 	})
 	rpc.Handle(srv, api.Start, func(ctx context.Context, _ *struct{}) (*api.Status, error) {
-		return s.setWish(ctx, func(w *wish) { w.Process = processStart })
+		st, err := s.setWish(ctx, func(w *wish) { w.Process = processStart })
+		if err != nil {
+			return st, err
+		}
+		short, cancel := context.WithTimeout(ctx, answerWithin)
+		defer cancel()
+		_ = s.await(short, func() bool { // where tor is missing, the answer says so
+			return s.obs.process != api.ProcessStopped || !s.obs.gateways || s.wish.Process != processStart
+		})
+		return s.Status(), nil
 	})
 	s.registerMore(srv)
 	rpc.Handle(srv, api.Stop, func(ctx context.Context, _ *struct{}) (*api.Status, error) {
 		if st, err := s.setWish(ctx, func(w *wish) { w.Process = processStop }); err != nil {
 			return st, err
 		}
-		for {
-			s.mu.Lock()
-			done, changed := s.obs.process == api.ProcessStopped || s.wish.Process != processStop, s.changed
-			s.mu.Unlock()
-			if done {
-				return s.Status(), nil
-			}
-			select {
-			case <-changed:
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			}
+		err := s.await(ctx, func() bool { return s.obs.process == api.ProcessStopped || s.wish.Process != processStop })
+		if err != nil {
+			return nil, err
 		}
+		return s.Status(), nil
 	})
+}
+
+// await waits until something holds that process and bridges decide; it is
+// asked with mu held.
+func (s *Service) await(ctx context.Context, holds func() bool) error {
+	for {
+		s.mu.Lock()
+		done, changed := holds(), s.changed
+		s.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // setWish makes a wish durable and returns when lanes has what follows from it.
 func (s *Service) setWish(ctx context.Context, change func(*wish)) (*api.Status, error) {
-	w, err := s.note(change)
+	was, w, err := s.note(change)
 	if err != nil {
 		return nil, err
 	}
-	s.publish(events.Event{Type: "tor.wish", Reason: string(w.Wish), Message: w.Reason, Data: map[string]string{"process": w.Process}})
+	if w.Process != was.Process {
+		s.publish(events.Event{Type: map[bool]string{true: "tor.start_wished", false: "tor.stop_wished"}[w.Process == processStart]})
+	}
+	if was.Process = w.Process; w != was {
+		s.publish(events.Event{Type: "tor.wish_changed", Reason: string(w.Wish), Message: with(string(w.Wish), first(w.Reason, w.Message))})
+	}
 	wake(s.kick)
 	if err := s.ask(ctx); err != nil {
 		return nil, fault.Wrap(err, fault.Unavailable, "the wish is noted, but lanes does not answer").
@@ -149,20 +173,21 @@ func (s *Service) setWish(ctx context.Context, change func(*wish)) (*api.Status,
 }
 
 // note makes a changed wish durable, then lets it hold.
-func (s *Service) note(change func(*wish)) (wish, error) {
+func (s *Service) note(change func(*wish)) (was, w wish, err error) {
 	s.wishMu.Lock() // the last wish is the one on disk
 	defer s.wishMu.Unlock()
 	s.mu.Lock()
-	w := s.wish
+	was = s.wish
 	s.mu.Unlock()
+	w = was
 	change(&w)
 	if err := durable.WriteJSON(s.paths.wish(), w); err != nil {
-		return w, err
+		return was, w, err
 	}
 	s.mu.Lock()
 	s.wish, s.hold = w, time.Time{}
 	s.mu.Unlock()
-	return w, nil
+	return was, w, nil
 }
 
 // Status tells all, at once even when tor hangs.
@@ -192,7 +217,7 @@ func (s *Service) Status() *api.Status {
 		st.Lane, st.Reason = string(lanes.TorBlocked), "lanes does not answer"
 	}
 	st.Process, st.Bootstrap, st.EnoughDirInfo = s.obs.process, s.obs.boot, s.obs.dir
-	st.Circuit, st.NetworkLive, st.Probe = s.obs.circuit, s.obs.live, s.obs.probe.last
+	st.Circuit, st.NetworkLive, st.Probe = s.obs.circuit && st.Circuits > 0, s.obs.live, s.obs.probe.last
 	st.ClockSkew = int64(s.obs.skew / time.Second)
 	st.Isolation, st.Bridges, st.Exit, st.Exits = chosen.Isolation, bridged, global, exits
 	return &st

@@ -23,6 +23,16 @@ type wish struct {
 	Reason  string   `json:"reason,omitempty"`
 }
 
+// take makes the operator's wish ours. Who takes the lane down once more and
+// says no reason does not take the first one back.
+func (w *wish) take(r *api.WishRequest) {
+	reason := r.Body.Reason
+	if w.Wish == api.WishDown && r.Body.Wish == api.WishDown {
+		reason = first(reason, w.Reason)
+	}
+	w.Wish, w.Message, w.Reason = r.Body.Wish, r.Body.Message, reason
+}
+
 // loadWish reads state.json; a missing file is the default. A broken one is an
 // error: to guess could open a lane that was taken down.
 func loadWish(path string) (wish, error) {

@@ -102,6 +102,19 @@ func TestBrokenBooksAreNotGuessedAt(t *testing.T) {
 	}
 }
 
+func TestWithoutTorThereIsNoTest(t *testing.T) {
+	dir := t.TempDir()
+	b := open(t, filepath.Join(dir, "b"), host())
+	v, err := b.Add(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.Test(t.Context(), v.ID, TestOptions{Binary: "nosuchtor", Dir: dir})
+	if f := fault.From(err); f.Code != fault.Unavailable || f.Message != "tor is not installed: nosuchtor is not on PATH" || f.Hint != "apt-get install tor" {
+		t.Errorf("%+v", f)
+	}
+}
+
 func TestAddAndRemoveRefuse(t *testing.T) {
 	b := open(t, filepath.Join(t.TempDir(), "b"), host())
 	first, err := b.Add(plain)

@@ -52,6 +52,11 @@ func (b *Book) Test(ctx context.Context, prefix string, o TestOptions) (api.Brid
 	if _, missing := b.plugin(v.Transport); missing != "" {
 		return api.BridgeTest{Message: missing + ": " + remedy(v.Transport)}, nil
 	}
+	binary, why := torctl.FindTor(o.Binary)
+	if why != "" {
+		return api.BridgeTest{}, fault.New(fault.Unavailable, "tor is not installed: %s", why).WithHint(torctl.InstallHint)
+	}
+	o.Binary = binary
 	if !b.trying.TryLock() {
 		return api.BridgeTest{}, fault.New(fault.Conflict, "another bridge is being tested").WithRetryAfter(10 * time.Second)
 	}
