@@ -60,7 +60,7 @@ func printLogStatus(f *factory, s logs.Status) error {
 
 // logStatusLines is the state, then a table of the days and one of the files.
 func logStatusLines(f *factory, s logs.Status) []string {
-	lines := page(f, view.LogStatus(), s)
+	lines := page(f, view.LogStatus(), s, false)
 	days, files := rows(f, view.LogDays(), s.Days), rows(f, view.LogFiles(), s.Files)
 	if f.outTTY {
 		for _, more := range [][]string{days, files} {

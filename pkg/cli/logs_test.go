@@ -323,7 +323,7 @@ func TestSavedQueries(t *testing.T) {
 	}{
 		{[]string{"save", "mine", `user=alice "signed in"`}, 0, "mine\tuser=alice \"signed in\""},
 		{[]string{"save", "mine", "user=bob"}, 0, "mine\tuser=bob"},
-		{[]string{"save", "../etc", "user=bob"}, 2, "name: expected string to match pattern"},
+		{[]string{"save", "../etc", "user=bob"}, 2, "name: is not written as it should be"},
 		{[]string{"save", "mine"}, 2, "a name and a query are needed"},
 		{[]string{"run", "mine"}, 0, "sign-in refused"},
 		{[]string{"run", "other"}, 3, `there is no saved query "other"`},

@@ -285,11 +285,3 @@ func (c *column) search(v int64) int {
 	}
 	return lo
 }
-
-// numeric checks that the column has the form of numbers.
-func numeric(c *column, err error) (*column, error) {
-	if err == nil && (c == nil || c.form != formInts) {
-		return nil, errDamaged
-	}
-	return c, err
-}
