@@ -10,6 +10,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -35,9 +36,31 @@ func WriteJSON(path string, v any) error {
 	return Write(path, append(data, '\n'))
 }
 
+// RemoveLeftovers deletes what Writes to path that were killed left behind.
+// Nobody may be writing to path meanwhile.
+func RemoveLeftovers(path string) error {
+	dir := filepath.Dir(path)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), tempPrefix(path)) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tempPrefix begins the names of the files that become path.
+func tempPrefix(path string) string { return ".tmp-" + filepath.Base(path) + "-" }
+
 func replace(path string, data []byte) (err error) {
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, ".tmp-"+filepath.Base(path)+"-") // mode 0600
+	f, err := os.CreateTemp(dir, tempPrefix(path)) // mode 0600
 	if err != nil {
 		return err
 	}

@@ -89,7 +89,7 @@ func exitChoices(t *testing.T, w *torWorld) {
 		// tor, which chooses then, may still pick the one that is gone: it is
 		// half of this network's.
 		for _, target := range []netip.Addr{lab.TargetV4, lab.TargetV6} {
-			eventually(t, 60*time.Second, func() error {
+			eventually(t, 90*time.Second, func() error {
 				seen, err := w.get(phone, page(target, "/ip"))
 				if e := w.exitOf("de"); err == nil && seen != e.V4.String() && seen != e.V6.String() {
 					t.Errorf("bob left by %q", seen)

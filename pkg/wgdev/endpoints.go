@@ -7,10 +7,11 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
+
+	"vpnd/pkg/durable"
 )
 
 // RestoreKeepalive is the keepalive of a restored peer until it is programmed the
@@ -131,35 +132,11 @@ func (b *EndpointBook) Save(path string) error {
 	if err != nil {
 		return fmt.Errorf("save endpoints: %w", err)
 	}
-	if err := writeAtomic(path, text); err != nil {
+	if err := durable.Write(path, text); err != nil {
 		return fmt.Errorf("save endpoints: %w", err)
 	}
 	b.dirty = false
 	return nil
-}
-
-func writeAtomic(path string, text []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = f.Close()
-			_ = os.Remove(f.Name())
-		}
-	}()
-	if _, err = f.Write(text); err != nil {
-		return err
-	}
-	// Without it a crash of the machine may leave an empty file under the new name.
-	if err = f.Sync(); err != nil {
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }
 
 // Load replaces the book by what Save wrote. A missing file is an empty book. On

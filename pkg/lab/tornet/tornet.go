@@ -241,7 +241,8 @@ func (n *Network) StopExit(country string) error {
 }
 
 // StartExit starts a stopped exit again, with the identity that it had, and
-// returns when it accepts connections.
+// returns when it accepts connections. A relay that tried to reach it meanwhile
+// may not try again for a minute (tor's OR_CONNECT_FAILURE_LIFETIME).
 func (n *Network) StartExit(country string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -4,6 +4,7 @@ package tornet_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -89,9 +90,13 @@ func newWorld(t *testing.T) *world {
 func (w *world) client(t *testing.T, port int, extra ...string) *http.Client {
 	t.Helper()
 	w.bootstrap(t, port, extra...)
-	proxy := &url.URL{Scheme: "socks5h", Host: fmt.Sprintf("127.0.0.1:%d", port)}
-	tr := &http.Transport{DialContext: w.lab.Machine(lab.Server).DialContext, Proxy: http.ProxyURL(proxy), DisableKeepAlives: true}
-	return &http.Client{Transport: tr, Timeout: 30 * time.Second}
+	// A name of its own gives each request a circuit of its own (tor's IsolateSOCKSAuth),
+	// so that the second try is not lost in what held up the first.
+	proxy := func(*http.Request) (*url.URL, error) {
+		return &url.URL{Scheme: "socks5h", User: url.UserPassword(rand.Text(), "-"), Host: fmt.Sprintf("127.0.0.1:%d", port)}, nil
+	}
+	tr := &http.Transport{DialContext: w.lab.Machine(lab.Server).DialContext, Proxy: proxy, DisableKeepAlives: true}
+	return &http.Client{Transport: tr, Timeout: 10 * time.Second}
 }
 
 func (w *world) bootstrap(t *testing.T, port int, extra ...string) {
@@ -121,7 +126,8 @@ func (w *world) bootstrap(t *testing.T, port int, extra ...string) {
 			<-ended
 		}
 	})
-	err := eventually(func() error {
+	// Less time than tor takes to ask for a directory again.
+	err := eventually(20*time.Second, func() error {
 		b, _ := os.ReadFile(log)
 		if !strings.Contains(string(b), "Bootstrapped 100%") {
 			return fmt.Errorf("tor does not bootstrap:\n%s", b)
@@ -134,10 +140,9 @@ func (w *world) bootstrap(t *testing.T, port int, extra ...string) {
 	t.Logf("client %d bootstrapped in %.1f s", port, time.Since(begin).Seconds())
 }
 
-// eventually tries until f succeeds, for less time than tor takes to ask for a
-// directory again.
-func eventually(f func() error) error {
-	deadline := time.Now().Add(20 * time.Second)
+// eventually tries until f succeeds.
+func eventually(within time.Duration, f func() error) error {
+	deadline := time.Now().Add(within)
 	for {
 		err := f()
 		if err == nil || time.Now().After(deadline) {
@@ -150,7 +155,8 @@ func eventually(f func() error) error {
 // seen is the address that the target's page says.
 func seen(t *testing.T, c *http.Client, host string) (a netip.Addr) {
 	t.Helper()
-	err := eventually(func() error { // as a user reloads: a circuit may break
+	// A relay that could not reach another does not try again for a minute.
+	err := eventually(90*time.Second, func() error { // as a user reloads: a circuit may break
 		resp, err := c.Get("http://" + host + "/ip")
 		if err != nil {
 			return err

@@ -2,21 +2,17 @@ package keys
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// tempMark is in the names of files that are being written.
-const tempMark = ".tmp-"
+	"vpnd/pkg/durable"
+)
 
 // folder is the service's state folder.
 type folder string
@@ -78,27 +74,8 @@ func (d folder) read(name string) (data []byte, tightened bool, err error) {
 
 // write replaces a file so that after a crash either the old or the new one
 // is there, whole.
-func (d folder) write(name string, data []byte) (err error) {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails
-	temp := filepath.Join(string(d), name+tempMark+hex.EncodeToString(b[:]))
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(temp)
-		}
-	}()
-	_, werr := f.Write(data)
-	if err := errors.Join(werr, f.Chmod(0o600), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(temp, filepath.Join(string(d), name)); err != nil {
-		return err
-	}
-	return d.sync()
+func (d folder) write(name string, data []byte) error {
+	return durable.Write(filepath.Join(string(d), name), data)
 }
 
 // setAside keeps a broken file under another name, for people to look at.
@@ -113,27 +90,11 @@ func (d folder) setAside(name string, now time.Time) (string, error) {
 // removeLeftovers deletes what a write that was killed left behind. The caller
 // holds the lock, so nobody is writing.
 func (d folder) removeLeftovers() error {
-	entries, err := os.ReadDir(string(d))
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if name, _, ok := strings.Cut(e.Name(), tempMark); ok && ours(name) {
-			if err := os.Remove(filepath.Join(string(d), e.Name())); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func ours(name string) bool {
+	errs := []error{durable.RemoveLeftovers(filepath.Join(string(d), certFile))}
 	for _, s := range slots() {
-		if s.file == name {
-			return true
-		}
+		errs = append(errs, durable.RemoveLeftovers(filepath.Join(string(d), s.file)))
 	}
-	return name == certFile
+	return errors.Join(errs...)
 }
 
 func (d folder) sync() error {

@@ -291,7 +291,7 @@ func TestLeftoversOfAKilledWriteAreRemovedAndNeverUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, content := range [][]byte{nil, whole[:20], whole} {
-		name := "token.json.tmp-000000000000000" + string(rune('0'+i))
+		name := ".tmp-token.json-000000000000000" + string(rune('0'+i))
 		if err := os.WriteFile(filepath.Join(w.dir, name), content, 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
+	"vpnd/pkg/durable"
 	"vpnd/pkg/fault"
 	"vpnd/pkg/wgdev"
 )
@@ -37,36 +37,8 @@ func makeKey(path string) (wgdev.PrivateKey, error) {
 	if err != nil {
 		return key, err
 	}
-	if err := writeFile(path, []byte(key.Reveal()+"\n")); err != nil {
+	if err := durable.Write(path, []byte(key.Reveal()+"\n")); err != nil {
 		return wgdev.PrivateKey{}, fmt.Errorf("write interface key: %w", err)
 	}
 	return key, nil
-}
-
-// writeFile writes a file of mode 0600, whole or not at all.
-func writeFile(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
 }

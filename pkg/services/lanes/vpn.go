@@ -10,6 +10,7 @@ import (
 
 	"vpnd/pkg/api/events"
 	api "vpnd/pkg/api/lanes"
+	"vpnd/pkg/durable"
 	"vpnd/pkg/nft"
 )
 
@@ -44,7 +45,7 @@ func (l *Lanes) Switch(ctx context.Context, up bool) (api.Lane, error) {
 	if up {
 		want, text = vpnSwitch{nft.VPNUp, ""}, switchedUp
 	}
-	if err := writeFile(l.switchPath(), []byte(text)); err != nil {
+	if err := durable.Write(l.switchPath(), []byte(text)); err != nil {
 		return api.Lane{}, fmt.Errorf("keep the state of lane vpn: %w", err)
 	}
 	changed := l.noteVPN(want) // from here on guard wants it too, should the next step fail

@@ -57,6 +57,11 @@ func (m *Manager) sync(ctx context.Context) error {
 	}
 	// What is closed from here on may be in the list, and stays in closing.
 	gone := maps.Clone(m.closing)
+	// A key that is opened again is in both, and this Sync makes its peer: should
+	// that session be closed meanwhile, closing must not lose it.
+	for _, s := range wanted {
+		delete(gone, s.PublicKey)
+	}
 	m.mu.Unlock()
 	peers := make([]lanes.Peer, len(wanted))
 	for i, s := range wanted {
