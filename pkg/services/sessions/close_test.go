@@ -336,6 +336,49 @@ func (w *world) agreesSoon(keys ...string) {
 	}
 }
 
+// A peer that waits for its removal, whose key is being opened again, is made by
+// the Sync that comes first. When that opening is given up, it waits for its
+// removal again, and the Sync must not take this for what it has removed.
+func TestSyncForgetsNoPeerThatItMakes(t *testing.T) {
+	inBubble(t, func(w *world) {
+		w.setFate(only(refused, "remove"))
+		key := newKey()
+		w.openAs("alice", "a1", key)
+		if _, err := w.CloseDevice(context.Background(), "a1", api.ByUser, false); fault.ReasonOf(err) != "peer_pending" {
+			t.Fatalf("closed without lanes: %v", err)
+		}
+		w.setFate(func(op string) outcome {
+			return map[string]outcome{"remove": refused, "put": hung, "sync": late}[op]
+		})
+		w.restartLanes()
+		var wg sync.WaitGroup
+		open := func(user id.User, device id.Device, key string, within time.Duration) {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), within)
+				defer cancel()
+				if _, err := w.Open(ctx, request(user, device, key)); err == nil {
+					t.Errorf("%s is open", device)
+				}
+			})
+		}
+		open("bob", "b1", newKey(), 3*time.Second) // holds up the Sync
+		time.Sleep(2 * time.Second)
+		open("alice", "a1", key, 1050*time.Millisecond) // waits behind it, until it is on its way
+		wg.Wait()
+		if w.count("sync") != 2 {
+			t.Fatalf("%d Syncs: not the order that is wanted", w.count("sync"))
+		}
+		time.Sleep(200 * time.Millisecond)
+		w.setFate(nil)
+		if _, err := w.CloseDevice(context.Background(), "a1", api.ByUser, false); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := w.peers()[key]; ok {
+			t.Error("closing was acknowledged, and the peer is there")
+		}
+	})
+}
+
 func TestOpenAgainWhileLanesCannotBeSynced(t *testing.T) {
 	inBubble(t, func(w *world) {
 		key := newKey()
