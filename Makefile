@@ -52,6 +52,8 @@ generate: build ## what is committed but made by the programs
 	$(BIN)/vpnctl completion bash > completions/vpnctl.bash
 	$(BIN)/vpnctl completion zsh > completions/_vpnctl
 	$(BIN)/vpnctl completion fish > completions/vpnctl.fish
+	@mkdir -p man
+	$(BIN)/vpnctl man vpnctl-logs > man/vpnctl-logs.1
 
 install: build ## into DESTDIR/usr
 	install -Dm755 $(BIN)/vpnd $(DESTDIR)/usr/sbin/vpnd
@@ -60,6 +62,7 @@ install: build ## into DESTDIR/usr
 	install -Dm644 completions/vpnctl.bash $(DESTDIR)/usr/share/bash-completion/completions/vpnctl
 	install -Dm644 completions/_vpnctl $(DESTDIR)/usr/share/zsh/site-functions/_vpnctl
 	install -Dm644 completions/vpnctl.fish $(DESTDIR)/usr/share/fish/vendor_completions.d/vpnctl.fish
+	install -Dm644 man/vpnctl-logs.1 $(DESTDIR)/usr/share/man/man1/vpnctl-logs.1
 	install -Dm644 deploy/vpnd.service $(DESTDIR)/lib/systemd/system/vpnd.service
 
 clean:

@@ -96,9 +96,9 @@ func invocations() map[string]string {
 }
 
 // silent commands print no data, or data in a form of its own: scripts for
-// shells, a raw connection, an export.
+// shells, a manual page, a raw connection, an export.
 func silent() map[string]bool {
-	return map[string]bool{"completion": true, "proxy": true, "logs export": true}
+	return map[string]bool{"completion": true, "man": true, "proxy": true, "logs export": true}
 }
 
 func TestEveryCommandIsTried(t *testing.T) {

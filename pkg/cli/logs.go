@@ -88,6 +88,9 @@ func runLogs(ctx context.Context, f *factory, o *logsOptions, words []string) er
 	if err != nil {
 		return err
 	}
+	if err := refuseOutput(ctx, f); err != nil {
+		return err
+	}
 	switch {
 	case o.follow:
 		err = followLogs(ctx, f, o, query)

@@ -62,6 +62,9 @@ func runLogsExport(ctx context.Context, f *factory, o *logsExportOptions, words 
 		return err
 	}
 	if o.out == "" {
+		if err := refuseOutput(ctx, f); err != nil {
+			return err
+		}
 		_, err := export(ctx, f, query, o.format, f.out, f.outTTY)
 		return f.pointAt(query, err)
 	}

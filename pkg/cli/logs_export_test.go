@@ -83,13 +83,21 @@ func TestAnExportThatDoesNotComeToItsEndLeavesNothing(t *testing.T) {
 func TestExportsAreRefusedWhereTheyDoHarm(t *testing.T) {
 	dir := t.TempDir()
 	watched := filepath.Join(dir, "watched")
-	if err := errors.Join(os.MkdirAll(filepath.Join(watched, "sub"), 0o755), os.Symlink(watched, filepath.Join(dir, "link")), os.Symlink("/etc/passwd", filepath.Join(dir, "passwd"))); err != nil {
+	store := filepath.Join(dir, "store")
+	if err := errors.Join(os.MkdirAll(filepath.Join(watched, "sub"), 0o755), os.MkdirAll(filepath.Join(store, "days"), 0o755), os.Mkdir(filepath.Join(dir, "watched2"), 0o755),
+		os.Symlink(watched, filepath.Join(dir, "link")), os.Symlink("/etc/passwd", filepath.Join(dir, "passwd"))); err != nil {
 		t.Fatal(err)
 	}
 	w := fakevpnd.New()
-	w.Do(func(w *fakevpnd.World) { w.LogStatus.Files = []logs.File{{Path: filepath.Join(watched, "auth.log")}} })
+	w.Do(func(w *fakevpnd.World) {
+		// As they are configured: through links, and one that is not there.
+		w.LogStatus.Dirs, w.LogStatus.Store = []string{filepath.Join(dir, "nowhere"), filepath.Join(dir, "link")}, store
+	})
 	term := terminal(t, w)
+	t.Chdir(filepath.Join(dir, "watched2"))
 	for out, says := range map[string]string{
+		"store/x.jsonl":       "is where vpnd keeps its log lines",
+		"store/days/x.csv":    "is where vpnd keeps its log lines",
 		"watched/x.jsonl":     "is where vpnd reads logs from",
 		"watched/sub/x.jsonl": "is where vpnd reads logs from",
 		"link/x.jsonl":        "is where vpnd reads logs from",
@@ -101,6 +109,14 @@ func TestExportsAreRefusedWhereTheyDoHarm(t *testing.T) {
 		if r.Status != 2 || !strings.Contains(r.Err, says) {
 			t.Errorf("%s: exit status %d: %s", out, r.Status, r.Err)
 		}
+	}
+	for _, out := range []string{"../watched/x.jsonl", "./../link/sub/../x.jsonl", "../store/days/../x"} {
+		if r := term.Run(t.Context(), "logs", "export", "--force", "--out", out); r.Status != 2 || !strings.Contains(r.Err, "--out "+out+" is where vpnd") || !strings.Contains(r.Err, "hint: write it to another folder") {
+			t.Errorf("%s: exit status %d: %s", out, r.Status, r.Err)
+		}
+	}
+	if r := term.Run(t.Context(), "logs", "export", "--out", "x.jsonl"); r.Status != 0 { // a folder with a name that only begins the same
+		t.Errorf("beside it: exit status %d: %s", r.Status, r.Err)
 	}
 	if r := term.Run(t.Context(), "logs", "export", "--force", "--out", "/dev/null"); r.Status != 2 {
 		t.Errorf("/dev/null: exit status %d", r.Status)
@@ -114,7 +130,7 @@ func TestExportsAreRefusedWhereTheyDoHarm(t *testing.T) {
 // The attack: a user agent that a spreadsheet takes for a formula.
 func TestSpreadsheetsRunNothing(t *testing.T) {
 	w := fakevpnd.New()
-	evil := []string{"=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "＋1", "－1", "＠1"}
+	evil := []string{"=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "＋1", "－1", "＠1", `"=1`, `'=1`, " =1", "\ufeff@x", "\"\t=1"}
 	w.Do(func(w *fakevpnd.World) {
 		w.Logs = nil
 		for _, e := range evil {
@@ -133,7 +149,7 @@ func TestSpreadsheetsRunNothing(t *testing.T) {
 		}
 		for _, row := range rows[1:] {
 			for i, c := range row {
-				if c != "" && (strings.ContainsAny(c[:1], "=+-@\t\r\n") || strings.HasPrefix(c, "\uff0b") || strings.HasPrefix(c, "\uff1d")) {
+				if c = strings.TrimLeft(c, "\" \ufeff"); c != "" && (strings.ContainsAny(c[:1], "=+-@\t\r\n") || strings.HasPrefix(c, "\uff0b") || strings.HasPrefix(c, "\uff1d")) {
 					t.Errorf("column %s holds %q", rows[0][i], c)
 				}
 			}

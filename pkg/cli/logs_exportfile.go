@@ -7,9 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
-	"vpnd/pkg/api/logs"
 	"vpnd/pkg/fault"
 )
 
@@ -32,7 +30,7 @@ func newExportFile(ctx context.Context, f *factory, path string, force bool) (*e
 	case !force:
 		return nil, overwriting(path)
 	}
-	if err := refuseWatched(ctx, f, path); err != nil {
+	if err := refuseFolder(ctx, f, "--out "+path, path); err != nil {
 		return nil, err
 	}
 	// Whoever may read the logs decides who may read this: nobody else, at first.
@@ -75,38 +73,4 @@ func (e *exportFile) discard() {
 	if !e.kept {
 		_ = os.Remove(e.Name())
 	}
-}
-
-// refuseWatched refuses a file where vpnd reads logs: every line would come
-// back as a new one.
-func refuseWatched(ctx context.Context, f *factory, path string) error {
-	if !strings.HasPrefix(f.host, "unix:") {
-		return nil // the files are elsewhere
-	}
-	s, err := call(ctx, f, logs.GetStatus, nil)
-	if err != nil {
-		return err
-	}
-	dir, err := realDir(path)
-	if err != nil {
-		return fault.Wrap(err, fault.Invalid, "--out %s: %v", path, err)
-	}
-	for _, file := range s.Files {
-		watched, err := realDir(file.Path)
-		if err != nil || watched == "/" {
-			continue
-		}
-		if dir == watched || strings.HasPrefix(dir, watched+"/") {
-			return fault.New(fault.Invalid, "--out %s is where vpnd reads logs from: its lines would come back", path).WithHint("write it to another folder")
-		}
-	}
-	return nil
-}
-
-func realDir(path string) (string, error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return "", err
-	}
-	return filepath.EvalSymlinks(filepath.Dir(abs))
 }

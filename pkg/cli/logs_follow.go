@@ -2,6 +2,9 @@ package cli
 
 import (
 	"context"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"vpnd/pkg/api/logs"
@@ -16,12 +19,12 @@ func followLogs(ctx context.Context, f *factory, o *logsOptions, query string) e
 	if err != nil {
 		return err
 	}
-	req := &logs.FollowRequest{Ask: logs.Ask{Query: query}}
-	if req.Since, err = newestLine(ctx, f); err != nil {
+	seen := lastSeen{}
+	if err := seen.begin(ctx, f); err != nil {
 		return err
 	}
 	p := o.window.printer(f)
-	shown := map[string]bool{} // some may have come since newestLine looked
+	shown := map[string]bool{} // some may have come since seen began
 	if o.limit > 0 {
 		l, _, err := fetchLogs(ctx, f, query, o.limit)
 		if err != nil {
@@ -35,12 +38,13 @@ func followLogs(ctx context.Context, f *factory, o *logsOptions, query string) e
 		}
 	}
 	for away := false; ; {
+		req := &logs.FollowRequest{Ask: logs.Ask{Query: query}, Since: seen.since()}
 		err := logs.Follow.Follow(ctx, conn, req, func(r logs.Record) error {
 			if away {
 				f.note("vpnd is back")
 				away = false
 			}
-			req.Since = r.ID
+			seen.note(r)
 			if shown[r.ID] {
 				return nil
 			}
@@ -67,12 +71,41 @@ func followLogs(ctx context.Context, f *factory, o *logsOptions, query string) e
 	}
 }
 
-// newestLine is where a follower begins that has seen nothing yet: what comes
-// while it connects, or while vpnd is away, is not lost to it.
-func newestLine(ctx context.Context, f *factory) (string, error) {
-	l, err := call(ctx, f, logs.Query, &logs.QueryRequest{Limit: 1, Order: "newest"})
-	if err != nil || len(l.Items) == 0 {
-		return "", err
+// lastSeen is the id of the last line that was seen of each day. Lines of
+// another day than today come late, or from a clock that is wrong.
+type lastSeen map[string]string
+
+// rememberedDays is how many days vpnd is told about; what comes late for
+// others while it is away is not shown.
+const rememberedDays = 8
+
+func (s lastSeen) note(r logs.Record) {
+	s[r.Time.UTC().Format(time.DateOnly)] = r.ID
+	if len(s) > rememberedDays {
+		delete(s, slices.Min(slices.Collect(maps.Keys(s))))
 	}
-	return l.Items[0].ID, nil
+}
+
+func (s lastSeen) since() string {
+	var ids []string
+	for _, day := range slices.Sorted(maps.Keys(s)) {
+		ids = append(ids, s[day])
+	}
+	return strings.Join(ids, ",")
+}
+
+// begin notes the newest line, so that what comes while a follower connects, or
+// while vpnd is away, is not lost to it; and the newest of the present, since
+// the clock of that one may be wrong.
+func (s lastSeen) begin(ctx context.Context, f *factory) error {
+	for _, query := range []string{"", "until=now"} {
+		l, err := call(ctx, f, logs.Query, &logs.QueryRequest{Ask: logs.Ask{Query: query}, Limit: 1, Order: "newest"})
+		if err != nil {
+			return err
+		}
+		for _, r := range l.Items {
+			s.note(r)
+		}
+	}
+	return nil
 }

@@ -60,9 +60,11 @@ func (c csvWriter) flush() error {
 }
 
 // noFormula keeps a spreadsheet from running a cell, as OWASP's page on CSV
-// injection tells: it may begin with none of these, their wide forms included.
+// injection tells: it may begin with none of these, their wide forms included,
+// nor may what is left when a careless reader takes quotes and spaces away.
 func noFormula(s string) string {
-	if first, _ := utf8.DecodeRuneInString(s); s != "" && strings.ContainsRune("=+-@\t\r\n＝＋－＠", first) {
+	first, _ := utf8.DecodeRuneInString(strings.TrimLeft(s, "\"' \u00a0\ufeff"))
+	if s != "" && strings.ContainsRune("=+-@\t\r\n＝＋－＠", first) {
 		return "'" + s
 	}
 	return s

@@ -96,7 +96,7 @@ func (b *bucketSize) Set(v string) error {
 		d = time.Duration(n) * 24 * time.Hour
 	}
 	if err != nil || d < time.Second || d > most || d%time.Second != 0 {
-		return fault.New(fault.Invalid, "%q is no bucket", v).WithHint("write 30s, 5m, 1h or 1d: whole seconds, up to 365d")
+		return fault.New(fault.Invalid, "%q is no bucket; write 30s, 5m, 1h or 1d: whole seconds, up to 365d", v)
 	}
 	*b = bucketSize(d)
 	return nil

@@ -15,6 +15,15 @@ var (
 	Caret     = caret
 )
 
+// LogsManTerms are the queries of the manual page.
+func LogsManTerms() []string {
+	var out []string
+	for _, t := range logsManTerms() {
+		out = append(out, t[0])
+	}
+	return out
+}
+
 // HelpExamples gives every example of a command and those below it, as typed.
 func HelpExamples(t *testing.T, under string) []string {
 	t.Helper()

@@ -3,11 +3,13 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -49,10 +51,21 @@ func (w *logsWindow) query(f *factory, scope string, words []string) (string, er
 	}
 	query := strings.TrimSpace(strings.Join(parts, " "))
 	if strings.ContainsRune(query, 0) {
-		return "", fault.New(fault.Invalid, "the query contains a NUL character")
+		return "", fault.New(fault.Invalid, "the query contains a NUL character").WithHint("leave it out: no line has one")
+	}
+	if !utf8.ValidString(query) {
+		return "", fault.New(fault.Invalid, "the query is not UTF-8").WithHint("what is not UTF-8 in a line is kept as \ufffd, and can be asked for as that")
+	}
+	if n := len(url.QueryEscape(query)); n > maxLogsQuery {
+		return "", fault.New(fault.Invalid, "the query is too long: %d bytes as they are sent, and %d are the most", n, maxLogsQuery).
+			WithHint("put alternatives into one list, as in user=alice,bob, or ask in several queries")
 	}
 	return query, nil
 }
+
+// maxLogsQuery is how much of a request's head a query may take: vpnd reads
+// 16 KiB of it.
+const maxLogsQuery = 15 << 10
 
 // logsTime writes a local time with its zone, which vpnd does not know. What
 // has no zone, or is no time, is for vpnd to understand.

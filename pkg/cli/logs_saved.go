@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"errors"
+	"regexp"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -40,7 +42,21 @@ func newLogsSavedSave(f *factory) *cobra.Command {
 	}
 }
 
+// savedName is what vpnd takes for a name.
+var savedName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
+
+func checkSavedName(name string) error {
+	if savedName.MatchString(name) {
+		return nil
+	}
+	return fault.New(fault.Invalid, "%s is no name for a saved query", strconv.Quote(name)).
+		WithHint("a name is up to 64 letters, digits, _ . and -, and begins with a letter or a digit")
+}
+
 func runLogsSave(ctx context.Context, f *factory, name string, words []string) error {
+	if err := checkSavedName(name); err != nil {
+		return err
+	}
 	query, err := (&logsWindow{}).query(f, "", words)
 	if err != nil {
 		return err
@@ -62,6 +78,9 @@ func newLogsSavedRun(f *factory) *cobra.Command {
   vpnctl logs saved run refused user=alice -f`,
 		Args: oneOrMore("saved query"), ValidArgsFunction: f.firstThenQuery(savedNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkSavedName(args[0]); err != nil {
+				return err
+			}
 			saved, err := call(cmd.Context(), f, logs.RunSaved, &logs.SavedRef{Name: args[0]})
 			if err != nil {
 				return err

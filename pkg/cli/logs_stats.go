@@ -40,6 +40,9 @@ func runLogsStats(ctx context.Context, f *factory, o *logsStatsOptions, words []
 	if o.limit < 1 {
 		return fault.New(fault.Invalid, "--limit %d is too small", o.limit)
 	}
+	if err := checkFields(o.by...); err != nil {
+		return err
+	}
 	query, err := o.window.query(f, "", words)
 	if err != nil {
 		return err
@@ -49,6 +52,15 @@ func runLogsStats(ctx context.Context, f *factory, o *logsStatsOptions, words []
 		return f.pointAt(query, err)
 	}
 	return printGroups(f, o.by, l)
+}
+
+func checkFields(fields ...string) error {
+	for _, f := range fields {
+		if f == "" {
+			return fault.New(fault.Invalid, "the name of a field is empty").WithHint("'vpnctl logs fields' lists them")
+		}
+	}
+	return nil
 }
 
 // printGroups prints counts by fields; a terminal has them drawn too.

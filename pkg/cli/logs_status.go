@@ -39,7 +39,7 @@ func runLogsStatus(ctx context.Context, f *factory, watch bool) error {
 			return logStatusLines(f, s), nil
 		})
 	case watch:
-		return appendChanges(ctx, f, view.LogStatus().Name, func(ctx context.Context) ([]logs.Status, error) {
+		return appendChanges(ctx, f, view.LogStatus(0).Name, func(ctx context.Context) ([]logs.Status, error) {
 			s, err := fetch(ctx)
 			return []logs.Status{s}, err
 		}, func(s logs.Status) error { return printLogStatus(f, s) }, func(s logs.Status) logs.Status { return s })
@@ -53,14 +53,14 @@ func runLogsStatus(ctx context.Context, f *factory, watch bool) error {
 
 func printLogStatus(f *factory, s logs.Status) error {
 	if f.output != "table" && f.output != "wide" {
-		return printOne(f, view.LogStatus(), s)
+		return printOne(f, view.LogStatus(len(s.Problems)), s)
 	}
 	return f.printLines(logStatusLines(f, s))
 }
 
 // logStatusLines is the state, then a table of the days and one of the files.
 func logStatusLines(f *factory, s logs.Status) []string {
-	lines := page(f, view.LogStatus(), s, false)
+	lines := page(f, view.LogStatus(len(s.Problems)), s, false)
 	days, files := rows(f, view.LogDays(), s.Days), rows(f, view.LogFiles(), s.Files)
 	if f.outTTY {
 		for _, more := range [][]string{days, files} {

@@ -35,6 +35,9 @@ func runLogsTop(ctx context.Context, f *factory, o *logsTopOptions, field string
 	if o.limit < 1 {
 		return fault.New(fault.Invalid, "--limit %d is too small", o.limit)
 	}
+	if err := checkFields(field); err != nil {
+		return err
+	}
 	query, err := o.window.query(f, "", words)
 	if err != nil {
 		return err

@@ -52,6 +52,7 @@ func newRoot(f *factory, more ...*cobra.Command) *cobra.Command {
 		newVersion(f),
 		newCompletion(),
 		newProxy(f),
+		newMan(),
 	)
 	root.Long, root.Example = rootLong, rootExample
 	root.SilenceErrors, root.SilenceUsage = true, true

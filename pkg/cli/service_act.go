@@ -22,11 +22,12 @@ type serviceActOptions struct {
 
 // serviceAct is what is to be done to services.
 type serviceAct struct {
-	op     rpc.Op[supervisor.Ref, supervisor.Service]
-	verb   string
-	up     bool // the service should run afterwards
-	needed func(supervisor.Service) bool
-	risks  map[string]string // of locking somebody out, by service
+	op      rpc.Op[supervisor.Ref, supervisor.Service]
+	verb    string
+	up      bool // the service should run afterwards
+	needed  func(supervisor.Service) bool
+	risks   map[string]string // of locking somebody out, by service
+	effects map[string]string // that are no risk but good to know, by service
 }
 
 func waitFlag(cmd *cobra.Command, wait *bool) {
@@ -46,6 +47,9 @@ func actOnServices(ctx context.Context, f *factory, o *serviceActOptions, args [
 			st := step{Action: act.verb, Kind: "service", Name: s.Name, Change: err == nil && act.needed(s), Detail: "is " + s.State}
 			if why, risky := act.risks[s.Name]; risky {
 				st.Risks, st.Detail = []string{string(lockOut)}, st.Detail+"; "+why
+			}
+			if what, ok := act.effects[s.Name]; ok && st.Change {
+				st.Detail += "; " + what
 			}
 			return st, err
 		})
@@ -71,6 +75,11 @@ func actOnServices(ctx context.Context, f *factory, o *serviceActOptions, args [
 	})
 	if perr := printChanged(f, view.Services(), len(names), items); perr != nil {
 		return perr
+	}
+	for _, s := range items {
+		if what, ok := act.effects[s.Name]; ok {
+			f.note("%s: %s", s.Name, what)
+		}
 	}
 	if err == nil && act.up {
 		err = firstBroken(items)

@@ -14,7 +14,9 @@ func newServiceStop(f *factory) *cobra.Command {
 		Use: "stop NAME…", Short: "Stop services",
 		Long: `Stop services until they are started again. Established tunnels carry on
 without any of them. Without gateway nobody can sign in or connect, and without
-control vpnctl itself has nobody to talk to: both need --accept-risk=lock-out.`,
+control vpnctl itself has nobody to talk to: both need --accept-risk=lock-out.
+Without logs no lines are taken in and 'vpnctl logs' has no answers; the lines
+wait in their files, and nothing is lost if those are not rotated away.`,
 		Args: oneOrMore("service"), ValidArgsFunction: f.complete(serviceNames),
 		RunE: func(cmd *cobra.Command, args []string) error { return runServiceStop(cmd.Context(), f, o, args) },
 	}
@@ -30,6 +32,9 @@ func runServiceStop(ctx context.Context, f *factory, o *serviceActOptions, args 
 		risks: map[string]string{
 			"gateway": "keeps everybody from signing in and connecting",
 			"control": "leaves vpnctl nobody to talk to until vpnd is restarted",
+		},
+		effects: map[string]string{
+			"logs": "lines wait in their files, and 'vpnctl logs' has no answers",
 		},
 	})
 }

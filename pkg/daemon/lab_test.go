@@ -486,7 +486,7 @@ func stopped(log string) []string {
 		var l struct {
 			Event, Service, Name string
 		}
-		if json.Unmarshal([]byte(line), &l) == nil && l.Service == "supervisor" && l.Event == "service is stopped" {
+		if json.Unmarshal([]byte(line), &l) == nil && l.Service == "supervisor" && l.Event == "service.stopped" {
 			out = append(out, l.Name)
 		}
 	}

@@ -23,23 +23,26 @@ type folder struct {
 
 // folders lists them, parents first, and begins with those that are locked.
 // Every service has its own, which no other can enter; into the log folders,
-// the log service can look.
+// the supervisor's too, the log service can look.
 func folders(c config.Config, a accounts) []folder {
 	parents := []string{c.Paths.State, c.Paths.Run, c.Paths.Log}
 	var out []folder
 	for _, p := range parents {
 		out = append(out, folder{path: p})
 	}
+	ofService := func(parent, name string, uid, gid uint32) folder {
+		f := folder{path: filepath.Join(parent, name), uid: uid, gid: gid, service: true}
+		if parent == c.Paths.Log && parent != c.Paths.State && parent != c.Paths.Run {
+			f.gid, f.read = a.gid[logReader], true
+		}
+		return f
+	}
 	for _, e := range table() {
 		for _, p := range parents {
-			f := folder{path: filepath.Join(p, e.name), uid: a.uid[e.name], gid: a.gid[e.name], service: true}
-			if p == c.Paths.Log && p != c.Paths.State && p != c.Paths.Run {
-				f.gid, f.read = a.gid[logReader], true
-			}
-			out = append(out, f)
+			out = append(out, ofService(p, e.name, a.uid[e.name], a.gid[e.name]))
 		}
 	}
-	return out
+	return append(out, ofService(c.Paths.Log, supervisorName, 0, 0))
 }
 
 // make makes the folder. One of a service that exists gets its mode and owner;

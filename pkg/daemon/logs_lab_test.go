@@ -4,8 +4,10 @@ package daemon_test
 
 import (
 	"context"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -28,7 +30,7 @@ func TestTheLinesOfEveryServiceCanBeAskedFor(t *testing.T) {
 	}})
 	t.Cleanup(conn.CloseIdle)
 	services := w.list()
-	for name := range services {
+	for _, name := range append(slices.Collect(maps.Keys(services)), "supervisor") {
 		var n *logs.Number
 		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 			var err error
@@ -54,7 +56,7 @@ func TestTheLinesOfEveryServiceCanBeAskedFor(t *testing.T) {
 		}
 		read++
 	}
-	if read != len(services) || st.Problem != "" {
+	if read != len(services)+1 || st.Problem != "" { // and the supervisor's
 		t.Errorf("%d files of %d services, problem %q", read, len(services), st.Problem)
 	}
 

@@ -61,7 +61,6 @@ func Run(ctx context.Context, configPath string) error {
 	if d.self, err = os.Executable(); err != nil {
 		return err
 	}
-	d.log = service.NewLogger(os.Stdout, supervisorName, &d.level)
 	if err := d.load(c); err != nil {
 		return err
 	}
@@ -75,15 +74,18 @@ func Run(ctx context.Context, configPath string) error {
 			return err
 		}
 	}
+	log, closeLog := service.OpenLog(filepath.Join(c.Paths.Log, supervisorName), supervisorName, c.Log, &d.level)
+	defer closeLog()
+	d.log = log
 	if err := lanes.Preflight(c); err != nil {
 		return err
 	}
 	if c.Lanes.WireGuard != "kernel" {
 		// wireguard-go runs without root and needs the device node all the same.
 		if changed, err := wgdev.EnsureTUN(); err != nil {
-			d.log.Warn("tun_device_unusable", "err", err)
+			d.log.Warn("tun_device.unusable", "err", err)
 		} else if changed {
-			d.log.Info("tun_device_opened", "mode", "0666")
+			d.log.Info("tun_device.opened", "mode", "0666")
 		}
 	}
 	d.sup, err = supervise.New(

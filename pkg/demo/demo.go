@@ -79,7 +79,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	for _, scene := range []func() error{
 		s.start, s.bootstrap, s.users, s.signIn, s.browse, s.look,
 		s.torLane, s.onion, s.exitCountry, s.newIdentity, s.leakTest, s.maintenance,
-		s.kill, s.suspend,
+		s.kill, s.suspend, s.logs,
 	} {
 		if err := scene(); err != nil {
 			return err
@@ -277,6 +277,7 @@ func (s *story) keepHint() {
 		{"vpnctl lab exec " + id + " client1 -- curl http://" + lab.TargetV4.String() + "/ip", "whom a page sees"},
 		{"vpnctl lab exec " + id + " server -- vpnctl tor circuit list", "the relays on the way"},
 		{"vpnctl lab exec " + id + " server -- vpnctl tor newid --user alice", "other relays from now on"},
+		{"vpnctl lab exec " + id + " server -- vpnctl logs -f user=alice", "her log, as it grows"},
 		{"vpnctl lab exec " + id + " client1", "a shell on the laptop"},
 		{"vpnctl lab down " + id, "remove everything"},
 	} {

@@ -14,7 +14,8 @@ import (
 // The record's strings are parts of one copy of the line, so keeping one keeps
 // the line.
 func Parse(line []byte, d Defaults) Record {
-	r := Record{File: d.File, Cut: d.Cut}
+	file := text(d.File) // a path is any bytes
+	r := Record{File: file, Cut: d.Cut}
 	if len(line) > MaxLine {
 		line, r.Cut = line[:MaxLine], true
 	}
@@ -25,7 +26,7 @@ func Parse(line []byte, d Defaults) Record {
 		if r.Cut && p.began {
 			r.Fields = nil
 		} else {
-			r = Record{File: d.File, Cut: r.Cut}
+			r = Record{File: file, Cut: r.Cut}
 			r.Time, r.Level = plain(s, d.Now)
 		}
 		r.Message = s
@@ -34,7 +35,7 @@ func Parse(line []byte, d Defaults) Record {
 		r.Time = d.Now.UTC().Truncate(time.Microsecond)
 	}
 	if r.Service == "" {
-		r.Service = d.Service
+		r.Service = text(d.Service)
 	}
 	return r
 }
@@ -43,8 +44,10 @@ func Parse(line []byte, d Defaults) Record {
 // nothing that is not UTF-8.
 func clean(line []byte) string {
 	line = bytes.TrimPrefix(line, []byte("\ufeff"))
-	line = bytes.TrimRight(line, "\r\n")
-	s := string(line)
+	return text(string(bytes.TrimRight(line, "\r\n")))
+}
+
+func text(s string) string {
 	if !utf8.ValidString(s) {
 		s = strings.ToValidUTF8(s, "\ufffd")
 	}

@@ -71,6 +71,18 @@ func TestParse(t *testing.T) {
 		"plain, Go's log":          {"2026/03/01 11:59:58 hello", logline.Record{Time: at("2026-03-01T11:59:58Z"), Service: "file", Message: "2026/03/01 11:59:58 hello"}},
 		"plain, a panic":           {"panic: nil map", logline.Record{Time: unset, Level: logline.Fatal, Service: "file", Message: "panic: nil map"}},
 		"plain, a word like level": {"Error in line 3, info follows", logline.Record{Time: unset, Service: "file", Message: "Error in line 3, info follows"}},
+		"plain, tor":               {"Feb 28 16:24:30.120 [notice] Bootstrapped 100%", logline.Record{Time: at("2026-02-28T16:24:30.12Z"), Level: logline.Info, Service: "file", Message: "Feb 28 16:24:30.120 [notice] Bootstrapped 100%"}},
+		"plain, tor, [err]":        {"Mar 01 11:59:58.000 [err] x", logline.Record{Time: at("2026-03-01T11:59:58Z"), Level: logline.Error, Service: "file", Message: "Mar 01 11:59:58.000 [err] x"}},
+		"plain, syslog":            {"Mar  1 11:59:58 host sshd[7]: x", logline.Record{Time: at("2026-03-01T11:59:58Z"), Service: "file", Message: "Mar  1 11:59:58 host sshd[7]: x"}},
+		"plain, last year":         {"Mar  3 11:59:58 x", logline.Record{Time: at("2025-03-03T11:59:58Z"), Service: "file", Message: "Mar  3 11:59:58 x"}},
+		"plain, a leap day":        {"Feb 29 11:59:58 x", logline.Record{Time: at("2024-02-29T11:59:58Z"), Service: "file", Message: "Feb 29 11:59:58 x"}},
+		"plain, no such day":       {"Feb 30 11:59:58 ERROR x", logline.Record{Time: unset, Service: "file", Message: "Feb 30 11:59:58 ERROR x"}},
+		"plain, nginx error":       {"2026/03/01 11:59:58 [crit] 7#7: *1 x", logline.Record{Time: at("2026-03-01T11:59:58Z"), Level: logline.Fatal, Service: "file", Message: "2026/03/01 11:59:58 [crit] 7#7: *1 x"}},
+		"plain, nginx access":      {`10.0.0.1 - bob [01/Mar/2026:12:59:58 +0100] "GET /"`, logline.Record{Time: at("2026-03-01T11:59:58Z"), Service: "file", Message: `10.0.0.1 - bob [01/Mar/2026:12:59:58 +0100] "GET /"`}},
+		"plain, slog's text":       {`time=2026-03-01T11:59:58.000Z level=INFO+4 msg="a b" level=ERROR`, logline.Record{Time: at("2026-03-01T11:59:58Z"), Level: logline.Warn, Service: "file", Message: `time=2026-03-01T11:59:58.000Z level=INFO+4 msg="a b" level=ERROR`}},
+		"plain, logrus":            {`time="2026-03-01 11:59:58" level=error msg=x`, logline.Record{Time: at("2026-03-01T11:59:58Z"), Level: logline.Error, Service: "file", Message: `time="2026-03-01 11:59:58" level=error msg=x`}},
+		"plain, a level of water":  {`level=5 of 7`, logline.Record{Time: unset, Service: "file", Message: `level=5 of 7`}},
+		"plain, Python":            {"ERROR:root:x", logline.Record{Time: unset, Level: logline.Error, Service: "file", Message: "ERROR:root:x"}},
 		"plain, years off":         {"2031-03-01 11:59:58 INFO x", logline.Record{Time: unset, Level: logline.Info, Service: "file", Message: "2031-03-01 11:59:58 INFO x"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -131,6 +143,14 @@ func TestParseCutLineKeepsItsBeginning(t *testing.T) {
 	}
 	if r := logline.Parse([]byte(line[:1000]), logline.Defaults{Now: now}); r.User != "" || r.Cut {
 		t.Error("a broken line that was not cut is plain text")
+	}
+}
+
+// Paths are any bytes, and a record is text.
+func TestPlacesAreMadeText(t *testing.T) {
+	r := logline.Parse([]byte("x"), logline.Defaults{Service: "\xff\x00", File: "/l/\xff.log", Now: now})
+	if r.Service != "\ufffd\ufffd" || r.File != "/l/\ufffd.log" {
+		t.Errorf("got %q, %q", r.Service, r.File)
 	}
 }
 
@@ -252,7 +272,7 @@ var seeds = []string{
 	`{"ts":"2026-03-01T11:59:58.1234567Z","level":"WARN","event":"e","service":"auth","peer":{"ip":"10.0.0.1","port":[1,{"a":-0.5e+10}]}}`,
 	`{"":{"":""},"a":{},"b":[ ],"c":{ } , "user":true,"user":1,"USER":[]}`,
 	`{"\u0000\ud83d\ude00\ud800\u0041":"\ud800\udc00\udc00\/"}`, `{"time":1.5e9,"level":30}`, `{"a":01}`, `{"a":1.}`, `{"a":tru}`, `{"a" 1}`, `{"a":1,}`, `{,}`, "{\"a\":\"\x1f\"}", "{\"a\":\"\\n\x1f\"}", "{\"a\":[\"\x1f\"]}", `{"a":"\x"}`, `{"a":"\u12"}`, `{"a":"\`,
-	"{\"a\":\"\xff\x00\"}", "\ufeff{}", "{}x", "[]", "", "\n", "2026-03-01 11:59:58 INFO x", "ERROR", "[", `{"a":-}`, `{"level":"INFO+2","timestamp":"x","ts":null,"TS":3}`, `{"file":"x","File":"y","more":1,"cut":2,"time~2":3}`,
+	"{\"a\":\"\xff\x00\"}", "\ufeff{}", "{}x", "[]", "", "\n", "2026-03-01 11:59:58 INFO x", "ERROR", "[", `{"a":-}`, `{"level":"INFO+2","timestamp":"x","ts":null,"TS":3}`, "Feb 29 11:59:58.1 [warn] x", `time="2026-03-01 11:59:58" level=info a="`, `level= x=`, `- [01/Mar/2026:12:59:58 +0100] x`, `{"file":"x","File":"y","more":1,"cut":2,"time~2":3}`,
 	`{"a":{"b":{"c":{"d":{"e":{"f":{"g":{"h":{"i":{"j":1}}}}}}}}}}`,
 }
 

@@ -143,17 +143,22 @@ func iso(s string) (t time.Time, n int, ok bool) {
 		if sec, ok = num(s, i+1, 2); !ok || sec > 60 {
 			return t, 0, false
 		}
-		i += 3
-		if i+1 < len(s) && (s[i] == '.' || s[i] == ',') && isDigit(s[i+1]) {
-			i++
-			for unit := int(1e8); i < len(s) && isDigit(s[i]); i++ {
-				nsec += int(s[i]-'0') * unit
-				unit /= 10
-			}
-		}
+		nsec, i = fraction(s, i+3)
 	}
 	off, z := zone(s[i:])
 	return at(hour, minute, sec, nsec, off), i + z, true
+}
+
+// fraction reads what may follow whole seconds at i, and says where it ends.
+func fraction(s string, i int) (nsec, end int) {
+	if i+1 < len(s) && (s[i] == '.' || s[i] == ',') && isDigit(s[i+1]) {
+		i++
+		for unit := int(1e8); i < len(s) && isDigit(s[i]); i++ {
+			nsec += int(s[i]-'0') * unit
+			unit /= 10
+		}
+	}
+	return nsec, i
 }
 
 // zone reads Z, UTC, GMT or an offset, with a space before it or not; seconds

@@ -184,6 +184,12 @@ func TestMatchAgainstOracle(t *testing.T) {
 
 func TestTokens(t *testing.T) {
 	got := logquery.Tokens("Sign-in: user_1@Host 10.8.0.1 Ärger, 東京 \x1b[31m \xff")
+	// Each rune is made lower by itself, whatever the language: a Turkish İ is an
+	// i, a Σ is a σ at the end of a word too, and ß is no ss.
+	fold := logquery.Tokens("İSTANBUL ISTANBUL ΟΔΟΣ οδος STRAẞE \u212aelvin")
+	if d := cmp.Diff([]string{"istanbul", "istanbul", "οδοσ", "οδος", "straße", "kelvin"}, fold); d != "" {
+		t.Error(d)
+	}
 	if d := cmp.Diff([]string{"sign", "in", "user_1", "host", "10", "8", "0", "1", "ärger", "東京", "31m"}, got); d != "" {
 		t.Error(d)
 	}
@@ -202,6 +208,54 @@ func FuzzTokens(f *testing.F) {
 			t.Fatalf("%q gives %q, and again %q", s, got, again)
 		}
 	})
+}
+
+// A long phrase that nearly matches at every word of a long line: looking anew
+// at each of them would take minutes, and no question may take that.
+func TestPhraseBomb(t *testing.T) {
+	bomb := strings.Repeat("a ", 10_000)
+	line := record("plain " + strings.Repeat("a ", 200_000))
+	for text, want := range map[string]bool{`"` + bomb + `b"`: false, `"` + bomb + `b"*`: false, `"` + bomb + `"`: true, `"plain ` + bomb + `"*`: true} {
+		q, err := logquery.Parse(text, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := q.Match(&line); got != want {
+			t.Errorf("%.20s… %v, want %v", text, got, want)
+		}
+	}
+}
+
+// TestPhraseAgainstOracle: texts of two words, so that phrases overlap
+// themselves in every way.
+func TestPhraseAgainstOracle(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	words := func(n int) string {
+		var b strings.Builder
+		for range n {
+			b.WriteString([]string{"a ", "b ", "ab "}[rnd.IntN(3)])
+		}
+		return strings.TrimSpace(b.String())
+	}
+	hits := 0
+	for range 20_000 {
+		text := `"` + words(1+rnd.IntN(6)) + `"` + []string{"", "*"}[rnd.IntN(2)]
+		q, err := logquery.Parse(text, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := record(words(rnd.IntN(24)))
+		got, want := q.Match(&r), slowMatch(q, &r)
+		if got != want {
+			t.Fatalf("%s in %q: %v, the oracle %v", text, r.Message, got, want)
+		}
+		if got {
+			hits++
+		}
+	}
+	if hits < 2000 || hits > 18_000 {
+		t.Errorf("%d hits: the comparison says little", hits)
+	}
 }
 
 func TestHighlights(t *testing.T) {

@@ -109,14 +109,23 @@ func (p *parser) term() *Error {
 	opAt := p.i
 	p.i += n
 	t.Op, t.Not = op, t.Not != not
-	if !v.quoted && (v.text == "since" || v.text == "until") {
-		return p.bound(t, v.text, op == Equal && !not, opAt)
+	if word := boundWord(v.text); word != "" && !v.quoted {
+		return p.bound(t, word, op == Equal && !not, opAt)
 	}
 	t.Field = logline.Canonical(v.text)
 	if t.Field == "time" {
 		return p.timeTerm(t, opAt)
 	}
 	return p.field(t, opAt)
+}
+
+// boundWord is since or until when that is what s says, in any case as with the
+// known names of fields, and else empty.
+func boundWord(s string) string {
+	if s = strings.ToLower(s); s == "since" || s == "until" {
+		return s
+	}
+	return ""
 }
 
 func fieldName(p *parser, v value, at int) *Error {

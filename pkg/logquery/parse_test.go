@@ -73,9 +73,12 @@ func TestCanonical(t *testing.T) {
 		"time=2024-02-29":                       "since=2024-02-29T00:00:00.000000Z until=2024-03-01T00:00:00.000000Z",
 		"time=yesterday":                        "since=2026-02-28T00:00:00.000000Z until=2026-03-01T00:00:00.000000Z",
 		"since=21:30":                           "since=2026-03-01T21:30:00.000000Z",
+		`SINCE=21:30 "Until"=1`:                 `"Until"=1 since=2026-03-01T21:30:00.000000Z`,
+		"ſince=x":                               "ſince=x",
 		`since="yesterday 21:30:05.5"`:          "since=2026-02-28T21:30:05.500000Z",
 		"since=2026-01-31T21:30":                "since=2026-01-31T21:30:00.000000Z",
 		"since=2026-01-31T21:30:00+02:00":       "since=2026-01-31T19:30:00.000000Z",
+		"since=2026-01-31T21:30+02:00":          "since=2026-01-31T19:30:00.000000Z",
 		"timestamp>2026-01-01 time<=2026-01-02": "since=2026-01-01T00:00:00.000001Z until=2026-01-02T00:00:00.000001Z",
 		"time>=2026-01-01 time<2026-01-02":      "since=2026-01-01T00:00:00.000000Z until=2026-01-02T00:00:00.000000Z",
 		"since=1h since=2h until=10m until=5m":  "since=2026-03-01T11:00:00.123456Z until=2026-03-01T11:50:00.123456Z",
@@ -98,6 +101,26 @@ func TestTimesOfAPlace(t *testing.T) {
 	q, err := logquery.ParseIn("since=yesterday until=11:00", now, loc)
 	if want := "since=2026-02-27T22:00:00.000000Z until=2026-03-01T09:00:00.000000Z"; err != nil || q.String() != want {
 		t.Errorf("%v, %v", q, err)
+	}
+}
+
+// On the days when the clocks change, a day is 23 or 25 hours long, while 1d is
+// always 24.
+func TestDaysWhenClocksChange(t *testing.T) {
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Skip(err)
+	}
+	for text, want := range map[string]string{
+		"time=2026-03-29": "since=2026-03-28T23:00:00.000000Z until=2026-03-29T22:00:00.000000Z",
+		"time=2026-10-25": "since=2026-10-24T22:00:00.000000Z until=2026-10-25T23:00:00.000000Z",
+		"time=yesterday":  "since=2026-10-24T22:00:00.000000Z until=2026-10-25T23:00:00.000000Z",
+		"since=1d":        "since=2026-10-25T11:00:00.000000Z",
+	} {
+		q, err := logquery.ParseIn(text, time.Date(2026, 10, 26, 11, 0, 0, 0, time.UTC), berlin)
+		if err != nil || q.String() != want {
+			t.Errorf("%s gives %v, %v; want %s", text, q, err, want)
+		}
 	}
 }
 

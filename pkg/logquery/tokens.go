@@ -1,6 +1,7 @@
 package logquery
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -92,11 +93,35 @@ func fold(s string, ascii bool) string {
 // phrase is a text term made ready.
 type phrase struct {
 	tokens []string
-	prefix bool // the last token may go on
+	prefix bool  // the last token may go on
+	fall   []int // for each token that must be equal, see in
 }
 
 func (t Term) phrase() phrase {
-	return phrase{Tokens(t.Values[0]), len(t.Prefix) > 0 && t.Prefix[0]}
+	p := phrase{tokens: Tokens(t.Values[0])}
+	p.prefix = len(p.tokens) > 0 && len(t.Prefix) > 0 && t.Prefix[0]
+	// As Knuth, Morris and Pratt have it: how much of the phrase's beginning is
+	// still there when the token after it is not the one wanted.
+	equal := p.equal()
+	p.fall = make([]int, len(equal))
+	for i, k := 1, 0; i < len(equal); i++ {
+		for k > 0 && equal[i] != equal[k] {
+			k = p.fall[k-1]
+		}
+		if equal[i] == equal[k] {
+			k++
+		}
+		p.fall[i] = k
+	}
+	return p
+}
+
+// equal are the tokens of which all must be there.
+func (p phrase) equal() []string {
+	if p.prefix {
+		return p.tokens[:len(p.tokens)-1]
+	}
+	return p.tokens
 }
 
 // at reports whether the phrase stands at the beginning of tokens.
@@ -113,9 +138,25 @@ func (p phrase) at(tokens []string) bool {
 	return true
 }
 
+// in reports whether the phrase stands anywhere in tokens. It looks at each of
+// them once, however long the phrase is.
 func (p phrase) in(tokens []string) bool {
-	for i := range tokens {
-		if p.at(tokens[i:]) {
+	equal, last := p.equal(), ""
+	if p.prefix {
+		last = p.tokens[len(p.tokens)-1]
+	}
+	if len(equal) == 0 {
+		return p.prefix && slices.ContainsFunc(tokens, func(s string) bool { return strings.HasPrefix(s, last) })
+	}
+	k := 0
+	for i, got := range tokens {
+		for k > 0 && (k == len(equal) || got != equal[k]) {
+			k = p.fall[k-1]
+		}
+		if got == equal[k] {
+			k++
+		}
+		if k == len(equal) && (!p.prefix || i+1 < len(tokens) && strings.HasPrefix(tokens[i+1], last)) {
 			return true
 		}
 	}

@@ -153,7 +153,7 @@ func (q Query) String() string {
 }
 
 func name(s string) string {
-	if s == "" || s == "since" || s == "until" || s[0] == '-' || strings.ContainsFunc(s, func(r rune) bool { return !nameRune(r) }) {
+	if s == "" || boundWord(s) != "" || s[0] == '-' || strings.ContainsFunc(s, func(r rune) bool { return !nameRune(r) }) {
 		return Quote(s)
 	}
 	return s

@@ -109,8 +109,10 @@ func (p *parser) moment(s string) (from, to time.Time, ok bool) {
 	if d, ok := ago(s); ok {
 		return utc(p.now.Add(-d)), to, true
 	}
-	if t, err := time.Parse(time.RFC3339Nano, strings.Replace(s, " ", "T", 1)); err == nil {
-		return utc(t), to, true
+	for _, layout := range [...]string{time.RFC3339Nano, "2006-01-02T15:04Z07:00"} {
+		if t, err := time.Parse(layout, strings.Replace(s, " ", "T", 1)); err == nil {
+			return utc(t), to, true
+		}
 	}
 	day, clock, both := strings.Cut(strings.Replace(s, "T", " ", 1), " ")
 	y, m, d := p.now.In(p.loc).Date()

@@ -2,7 +2,6 @@ package logstore_test
 
 import (
 	"bufio"
-	"context"
 	"database/sql"
 	"fmt"
 	"math/rand/v2"
@@ -16,18 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vpnd/pkg/logline"
-	"vpnd/pkg/logquery"
 	"vpnd/pkg/logstore"
 )
-
-// benchRows is how many rows the benchmarks of queries have:
-// LOGSTORE_ROWS=5000000 for the figures of DESIGN.md.
-func benchRows() int {
-	if n, err := strconv.Atoi(os.Getenv("LOGSTORE_ROWS")); err == nil {
-		return n
-	}
-	return 300_000
-}
 
 // traffic makes records like those of a day of vpnd, a million a day.
 type traffic struct {
@@ -220,128 +209,4 @@ func cpuTime() time.Duration {
 		return 0
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-func filled(b *testing.B, dir string) *logstore.Store {
-	b.Helper()
-	s, err := logstore.Open(b.Context(), logstore.Options{Dir: dir})
-	if err != nil {
-		b.Fatal(err)
-	}
-	st, err := s.Status(b.Context())
-	if err != nil {
-		b.Fatal(err)
-	}
-	g := newTraffic()
-	pos := int64(0)
-	for n := int(st.Rows); n < benchRows(); {
-		for _, batch := range g.batches(100_000) {
-			batch.From, batch.To = batch.From+pos, batch.To+pos
-			for i := range batch.Rows {
-				batch.Rows[i].Offset += pos
-			}
-			if err := s.Append(b.Context(), batch); err != nil {
-				b.Fatal(err)
-			}
-			n += len(batch.Rows)
-		}
-		pos += 100_000 * 280
-	}
-	return s
-}
-
-// BenchmarkQueries asks a store of LOGSTORE_ROWS rows, a million a day, kept in
-// LOGSTORE_DIR if that is set.
-func BenchmarkQueries(b *testing.B) {
-	dir := os.Getenv("LOGSTORE_DIR")
-	if dir == "" {
-		dir = b.TempDir()
-	}
-	s := filled(b, dir)
-	defer s.Close()
-	if err := s.Settle(b.Context()); err != nil {
-		b.Fatal(err)
-	}
-	if _, err := s.Retain(b.Context()); err != nil {
-		b.Fatal(err)
-	}
-	st, err := s.Status(b.Context())
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Logf("%d rows, %d days, %.0f bytes a row", st.Rows, len(st.Days), float64(st.Bytes)/float64(st.Rows))
-	last := st.Newest.Truncate(24 * time.Hour)
-	if len(st.Days) > 1 {
-		last = last.Add(-24 * time.Hour) // a whole one
-	}
-	day := fmt.Sprintf(" since=%s until=%s", last.Format(time.RFC3339), last.Add(24*time.Hour).Format(time.RFC3339))
-	ctx, all := context.Background(), logstore.Limits{}
-	page := func(q logquery.Query) (int, error) {
-		r, err := s.Query(ctx, q, logstore.Page{}, logstore.Limits{Rows: 100})
-		return len(r.Rows), err
-	}
-	for _, c := range []struct {
-		name, query string
-		run         func(q logquery.Query) (int, error)
-	}{
-		{"newest", "", page},
-		{"newest/service+level", "service=auth level>=error", page},
-		{"newest/level", "level=fatal", page},
-		{"newest/user", "user=user77", page},
-		{"newest/user+service", "user=user77 service=auth level=error", page},
-		{"newest/number", "dur_ms>2990", page},
-		{"newest/absent-service", "service=absent", page},
-		{"newest/absent-number", "dur_ms>4000", page},
-		{"newest/not", "!service=auth !level=info event=lease*", page},
-		{"text/rare", "p01234", page},
-		{"text/common", "tor", page},
-		{"text/all", "peer", page},
-		{"text/absent", "nosuchword", page},
-		{"text/prefix", "p0123*", page},
-		{"text/phrase", `"p01234 at"`, page},
-		{"text/phrase-common", `"in lane tor"`, page},
-		{"count/all-day", day, func(q logquery.Query) (int, error) { n, err := s.Count(ctx, q, all); return int(n), err }},
-		{"count/service+level-day", "service=auth level>=warn" + day, func(q logquery.Query) (int, error) { n, err := s.Count(ctx, q, all); return int(n), err }},
-		{"count/word-day", "tor" + day, func(q logquery.Query) (int, error) { n, err := s.Count(ctx, q, all); return int(n), err }},
-		{"histogram/minute-day", day, func(q logquery.Query) (int, error) {
-			h, err := s.Histogram(ctx, q, all, time.Minute, "")
-			return len(h), err
-		}},
-		{"histogram/minute-level-day", day, func(q logquery.Query) (int, error) {
-			h, err := s.Histogram(ctx, q, all, time.Minute, "level")
-			return len(h), err
-		}},
-		{"histogram/minute-user77-day", "user=user77" + day, func(q logquery.Query) (int, error) {
-			h, err := s.Histogram(ctx, q, all, time.Minute, "")
-			return len(h), err
-		}},
-		{"top/event-day", day, func(q logquery.Query) (int, error) { _, n, err := s.Top(ctx, q, all, "event", 10); return int(n), err }},
-		{"top/event-error-day", "level>=error" + day, func(q logquery.Query) (int, error) { _, n, err := s.Top(ctx, q, all, "event", 10); return int(n), err }},
-		{"top/user-day", day, func(q logquery.Query) (int, error) { _, n, err := s.Top(ctx, q, all, "user", 10); return int(n), err }},
-		{"stats/service+level-day", day, func(q logquery.Query) (int, error) {
-			_, n, err := s.Stats(ctx, q, all, "service", "level")
-			return int(n), err
-		}},
-		{"stats/user+event-day", day, func(q logquery.Query) (int, error) {
-			_, n, err := s.Stats(ctx, q, all, "user", "event")
-			return int(n), err
-		}},
-		{"fields-day", day, func(q logquery.Query) (int, error) { f, err := s.Fields(ctx, q, all); return len(f), err }},
-	} {
-		q, err := logquery.Parse(c.query, base)
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Run(c.name, func(b *testing.B) {
-			n := 0
-			before := cpuTime()
-			for b.Loop() {
-				if n, err = c.run(q); err != nil {
-					b.Fatal(err)
-				}
-			}
-			b.ReportMetric(float64(n), "found")
-			b.ReportMetric((cpuTime()-before).Seconds()*1000/float64(b.N), "cpu-ms/op")
-		})
-	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"math/bits"
+	"unsafe"
 )
 
 // Every blob begins with the CRC-32C of the rest, so that a page overwritten by
@@ -19,11 +20,15 @@ func sealFrame(b []byte) []byte {
 	return b
 }
 
-func openFrame(b []byte) ([]byte, error) {
+// openFrame gives the content of a blob, which nobody may change any more: the
+// content is the blob itself and no copy, since most of what is read to answer
+// a query is only looked through.
+func openFrame(b []byte) (string, error) {
 	if len(b) < frameLen || binary.LittleEndian.Uint32(b) != crc32.Checksum(b[frameLen:], castagnoli) {
-		return nil, errDamaged
+		return "", errDamaged
 	}
-	return b[frameLen:], nil
+	b = b[frameLen:]
+	return unsafe.String(unsafe.SliceData(b), len(b)), nil
 }
 
 func appendString(b []byte, s string) []byte {
@@ -154,6 +159,17 @@ func (s bitset) next(i int) int {
 		}
 	}
 	return -1
+}
+
+// put writes the n members of part, which starts at 0, to [from, from+n).
+func (s bitset) put(part bitset, from, n int) {
+	for i := range n {
+		if part.has(i) {
+			s.set(from + i)
+		} else {
+			s.clear(from + i)
+		}
+	}
 }
 
 // slice copies members [from, from+n) to a set that starts at 0.

@@ -13,12 +13,11 @@ import (
 )
 
 const (
-	busyTimeoutMS  = 5000
-	cacheKiB       = 1024
-	pageSize       = 8192 // most of what is stored are blobs of 1 to 60 KiB
-	walLimitBytes  = 16 << 20
-	formatVersion  = 1
-	checkpointPage = 1000
+	busyTimeoutMS = 5000
+	cacheKiB      = 1024
+	pageSize      = 8192 // most of what is stored are blobs of 1 to 60 KiB
+	walLimitBytes = 16 << 20
+	formatVersion = 1
 )
 
 // conn is one connection to a day file. One goroutine uses it at a time.
@@ -29,14 +28,27 @@ type conn struct {
 	row   []driver.Value
 }
 
-func openConn(path string, write bool) (*conn, error) {
+// mode is what a connection is for.
+type mode int
+
+const (
+	toRead mode = iota
+	toWrite
+	toReadFrozen // reading a file that nobody writes, without the files beside it that SQLite would make
+)
+
+func openConn(path string, m mode) (*conn, error) {
 	v := url.Values{}
 	v.Set("_mutex", "no")
 	v.Set("_busy_timeout", strconv.Itoa(busyTimeoutMS))
 	v.Set("_cache_size", strconv.Itoa(-cacheKiB))
-	if !write {
+	switch m {
+	case toRead:
 		v.Set("mode", "rw") // a reader of WAL writes its lock page, but makes no file
 		v.Set("_query_only", "1")
+	case toReadFrozen:
+		v.Set("mode", "ro")
+		v.Set("immutable", "1")
 	}
 	u := url.URL{Scheme: "file", Path: path, RawQuery: v.Encode()}
 	opened, err := (&sqlite3.SQLiteDriver{}).Open(u.String())
@@ -45,14 +57,15 @@ func openConn(path string, write bool) (*conn, error) {
 	}
 	c := &conn{raw: opened.(*sqlite3.SQLiteConn), stmts: map[string]driver.Stmt{}, row: make([]driver.Value, 8)}
 	pragmas := "PRAGMA temp_store=MEMORY; PRAGMA trusted_schema=OFF"
-	if write {
+	if m == toWrite {
 		// Process death loses nothing with synchronous NORMAL; power failure may
 		// lose the last commits of a day together with their positions, so they
-		// are read again.
+		// are read again. The keeper copies logs.
 		pragmas = fmt.Sprintf("PRAGMA page_size=%d; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; "+
-			"PRAGMA wal_autocheckpoint=%d; PRAGMA journal_size_limit=%d; ", pageSize, checkpointPage, walLimitBytes) + pragmas
+			"PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=%d; ", pageSize, walLimitBytes) + pragmas
 	}
-	if err := c.exec(pragmas); err != nil {
+	// The question makes SQLite open what is beside the file.
+	if err := c.exec(pragmas + "; SELECT 1 FROM sqlite_schema LIMIT 1"); err != nil {
 		return nil, errors.Join(err, c.close())
 	}
 	return c, nil
@@ -150,6 +163,12 @@ func (c *conn) blob(query string, args ...driver.Value) ([]byte, error) {
 		return nil, errDamaged
 	}
 	return b, nil
+}
+
+// has tells whether the query has a row.
+func (c *conn) has(query string, args ...driver.Value) (found bool, err error) {
+	err = c.each(query, func([]driver.Value) error { found = true; return nil }, args...)
+	return found, err
 }
 
 // tx runs fn in one transaction.

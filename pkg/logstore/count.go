@@ -3,7 +3,6 @@ package logstore
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"slices"
 	"strings"
 	"time"
@@ -21,8 +20,9 @@ const (
 
 // Group is one combination of values and how many records have it.
 type Group struct {
-	Values []string // as many as there are fields; empty where a record has none
-	Count  int64
+	Values      []string // as many as there are fields; empty where a record has none
+	Count       int64
+	First, Last time.Time // of the records that were counted
 }
 
 // Bin is one bucket of a histogram, of one value when it is split.
@@ -34,15 +34,11 @@ type Bin struct {
 
 // Count is how many records match.
 func (s *Store) Count(ctx context.Context, q logquery.Query, l Limits) (int64, error) {
-	g, err := s.group(ctx, q, l, "count", grouping{})
+	t, err := s.group(ctx, q, l, "count", grouping{})
 	if err != nil {
 		return 0, err
 	}
-	n := int64(0)
-	for _, c := range g {
-		n += *c
-	}
-	return n, nil
+	return t.total(), nil
 }
 
 // Stats counts records by the values of fields, most frequent first. total is
@@ -52,12 +48,11 @@ func (s *Store) Stats(ctx context.Context, q logquery.Query, l Limits, by ...str
 	if err != nil {
 		return nil, 0, err
 	}
-	g, err := s.group(ctx, q, l, "stats", grouping{by: by})
+	t, err := s.group(ctx, q, l, "stats", grouping{by: by})
 	if err != nil {
 		return nil, 0, err
 	}
-	groups, total = ranked(g, len(by), l.rows())
-	return groups, total, nil
+	return t.ranked(l.rows()), t.total(), nil
 }
 
 // Top is the n most frequent values of a field, among the records that have it.
@@ -66,15 +61,14 @@ func (s *Store) Top(ctx context.Context, q logquery.Query, l Limits, field strin
 	if err != nil {
 		return nil, 0, err
 	}
-	g, err := s.group(ctx, q, l, "top", grouping{by: by, present: true})
+	t, err := s.group(ctx, q, l, "top", grouping{by: by, present: true})
 	if err != nil {
 		return nil, 0, err
 	}
 	if n <= 0 || n > l.rows() {
 		n = l.rows()
 	}
-	groups, total = ranked(g, 1, n)
-	return groups, total, nil
+	return t.ranked(n), t.total(), nil
 }
 
 // Histogram counts records by time, in buckets that begin at whole multiples of
@@ -93,19 +87,18 @@ func (s *Store) Histogram(ctx context.Context, q logquery.Query, l Limits, bucke
 		}
 		g.by = names
 	}
-	counts, err := s.group(ctx, q, l, "histogram", g)
+	t, err := s.group(ctx, q, l, "histogram", g)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]Bin, 0, len(counts))
-	for key, n := range counts {
-		start := int64(binary.BigEndian.Uint64([]byte(key[:8]))) * width
-		b := Bin{Start: microTime(start), Count: *n}
+	out := make([]Bin, 0, len(t.groups))
+	t.each(func(bucket int64, values []string, g group) {
+		b := Bin{Start: microTime(bucket * width), Count: g.n}
 		if by != "" {
-			b.Value = splitKey(key[8:], 1)[0]
+			b.Value = values[0]
 		}
 		out = append(out, b)
-	}
+	}, 1)
 	slices.SortFunc(out, func(a, b Bin) int { return cmp.Or(a.Start.Compare(b.Start), strings.Compare(a.Value, b.Value)) })
 	return out, nil
 }
@@ -124,66 +117,49 @@ func fieldNames(by []string) ([]string, error) {
 	return out, nil
 }
 
-func ranked(counts map[string]*int64, fields, limit int) ([]Group, int64) {
-	out := make([]Group, 0, len(counts))
-	total := int64(0)
-	for key, n := range counts {
-		out = append(out, Group{splitKey(key, fields), *n})
-		total += *n
+// ranked gives the most frequent groups. Most groups are often rare ones, which
+// are passed over before their texts are looked at.
+func (t *tally) ranked(limit int) []Group {
+	var sizes []int64
+	for i := range t.groups {
+		if n := t.groups[i].n; n > 0 {
+			sizes = append(sizes, n)
+		}
 	}
+	least := int64(0)
+	if len(sizes) > limit {
+		slices.Sort(sizes)
+		least = sizes[len(sizes)-limit]
+	}
+	var out []Group
+	t.each(func(_ int64, values []string, g group) {
+		out = append(out, Group{values, g.n, microTime(g.first), microTime(g.last)})
+	}, least)
 	slices.SortFunc(out, func(a, b Group) int { return cmp.Or(cmp.Compare(b.Count, a.Count), slices.Compare(a.Values, b.Values)) })
-	return out[:min(len(out), limit)], total
+	return out[:min(len(out), limit)]
 }
 
-// A group's key is the bucket's number in eight bytes, if there are buckets,
-// then each value with its length.
-func appendBucket(key []byte, n int64) []byte { return binary.BigEndian.AppendUint64(key, uint64(n)) }
-
-func splitKey(key string, fields int) []string {
-	r := reader{b: key}
-	out := make([]string, fields)
-	for i := range out {
-		out[i] = r.string()
+func (t *tally) total() (n int64) {
+	for _, g := range t.groups {
+		n += g.n
 	}
-	return out
-}
-
-// grouping says what records are counted by.
-type grouping struct {
-	bucket  int64 // microseconds; 0: none
-	by      []string
-	present bool // leave out records without the field
-}
-
-type counts map[string]*int64
-
-func (c counts) add(key []byte, n int64) error {
-	if p := c[string(key)]; p != nil {
-		*p += n
-		return nil
-	}
-	if len(c) >= maxGroups {
-		return fault.New(fault.Exhausted, "there are more than %d different groups", maxGroups).WithReason("groups").
-			WithHint("ask about a shorter time, a wider bucket, or a field with fewer values")
-	}
-	c[string(key)] = &n
-	return nil
+	return n
 }
 
 // group counts the records of all days that match.
-func (s *Store) group(ctx context.Context, q logquery.Query, l Limits, what string, g grouping) (counts, error) {
+func (s *Store) group(ctx context.Context, q logquery.Query, l Limits, what string, g grouping) (*tally, error) {
 	ctx, done := s.limited(ctx, l, what, q)
 	defer done()
 	p := newPlan(q)
-	total := counts{}
+	total := newTally(g)
 	for _, d := range s.dayList(p.since, p.until) {
-		part := counts{}
+		part := newTally(g)
 		ok, err := s.readDay(ctx, d, func(c *conn) error {
 			sc, err := s.newScan(ctx, d, c, p)
 			if err != nil {
 				return err
 			}
-			return sc.count(g, part)
+			return sc.count(part)
 		})
 		if err != nil {
 			return nil, err
@@ -191,16 +167,14 @@ func (s *Store) group(ctx context.Context, q logquery.Query, l Limits, what stri
 		if !ok {
 			continue
 		}
-		for key, n := range part {
-			if err := total.add([]byte(key), *n); err != nil {
-				return nil, err
-			}
+		if err := total.merge(part); err != nil {
+			return nil, err
 		}
 	}
 	return total, nil
 }
 
-func (sc *scan) count(g grouping, into counts) error {
+func (sc *scan) count(t *tally) error {
 	segs, err := sc.segments()
 	if err != nil {
 		return err
@@ -209,196 +183,62 @@ func (sc *scan) count(g grouping, into counts) error {
 	if err != nil {
 		return err
 	}
-	var key []byte
 	for _, m := range minis {
-		err := sc.found(m, func(r *row) error {
-			var ok bool
-			if key, ok = g.key(key[:0], r); !ok {
-				return nil
-			}
-			return into.add(key, 1)
-		})
-		if err != nil {
+		if err := sc.inMini(m, t.row); err != nil {
 			return err
 		}
 	}
-	quick := g.rolled(sc.p)
-	for _, seg := range segs {
-		if quick && sc.covers(seg) {
-			if done, err := sc.rollup(seg, g, into); done || err != nil {
-				if err != nil {
-					return err
-				}
-				continue
+	rolled := t.g.rolled(sc.p)
+	plain := t.depth() == 0 && len(sc.p.query.Terms) == 0
+	for _, ch := range chunks(segs) {
+		if plain && sc.p.holds(ch) {
+			if err := t.add(nil, int64(ch.n), ch.tmin, ch.tmax); err != nil {
+				return err
 			}
-		}
-		cand, none, err := sc.candidates(seg)
-		if err != nil {
-			return err
-		}
-		if none {
 			continue
 		}
-		for i := range seg.blocks {
-			b := openBlock(sc.c, sc.keys, seg, i)
-			set, err := sc.matching(b, cand)
+		if rolled && sc.p.covers(ch) {
+			done, err := sc.rollup(ch, t)
 			if err != nil {
 				return err
 			}
-			if set == nil {
+			if done {
 				continue
 			}
-			if err := g.block(b, set, into); err != nil {
-				return err
-			}
 		}
-	}
-	return nil
-}
-
-// key is the group of one record; not ok: it is not counted.
-func (g *grouping) key(key []byte, r *row) ([]byte, bool) {
-	if g.bucket != 0 {
-		key = appendBucket(key, floorDiv(r.id.Time, g.bucket))
-	}
-	for _, name := range g.by {
-		v, ok := r.rec.Get(name)
-		if !ok && g.present {
-			return key, false
-		}
-		key = appendString(key, v)
-	}
-	return key, true
-}
-
-// block counts the rows of set. Rows are in the order of time, so codes are
-// counted for a bucket at a time, and their texts looked at once for each.
-func (g *grouping) block(b *block, set bitset, into counts) error {
-	views := make([]*view, len(g.by))
-	var odd bitset
-	for i, name := range g.by {
-		v, err := b.view(name)
+		set, err := sc.rows(ch)
 		if err != nil {
 			return err
 		}
-		views[i] = v
-		if v.odd != nil {
-			if odd == nil {
-				odd = newBitset(b.meta.n)
-			}
-			odd.or(v.odd)
+		if set == nil {
+			continue
 		}
-	}
-	if odd != nil {
-		odd.and(set)
-		set = slices.Clone(set)
-		set.andNot(odd)
-		if err := g.odd(b, odd, into); err != nil {
+		if err := sc.tally(ch, set, t); err != nil {
 			return err
 		}
 	}
-	if g.bucket == 0 {
-		return g.run(views, set, 0, b.meta.n, into, nil)
+	return nil
+}
+
+// tally counts rows of a chunk.
+func (sc *scan) tally(ch *chunk, set bitset, t *tally) error {
+	if t.depth() == 0 {
+		return t.add(nil, int64(set.count()), ch.tmin, ch.tmax) // nobody asks when
 	}
-	times, err := b.column(colTime)
+	for _, name := range t.g.by {
+		if sc.isWide(ch, name) {
+			return sc.eachBlock(ch, set, false, func(b *part, _, _ int, rows bitset) (bool, error) { return true, t.part(b, rows) })
+		}
+	}
+	whole := sc.chunk(ch)
+	odd, err := t.odd(whole, set)
 	if err != nil {
 		return err
 	}
-	for i := set.next(0); i >= 0; {
-		n := floorDiv(times.int(i), g.bucket)
-		end := b.meta.n
-		if b.meta.tmax >= (n+1)*g.bucket {
-			end = max(times.search((n+1)*g.bucket), i+1)
-		}
-		if err := g.run(views, set, i, end, into, appendBucket(nil, n)); err != nil {
-			return err
-		}
-		if end >= b.meta.n {
-			break
-		}
-		i = set.next(end)
-	}
-	return nil
-}
-
-func (g *grouping) odd(b *block, rows bitset, into counts) error {
-	var key []byte
-	return b.records(members(rows, false), func(_ int, r row) error {
-		var ok bool
-		if key, ok = g.key(key[:0], &r); !ok {
-			return nil
-		}
-		return into.add(key, 1)
-	})
-}
-
-// run counts the rows [from, to) of set into groups that begin with prefix.
-func (g *grouping) run(views []*view, set bitset, from, to int, into counts, prefix []byte) error {
-	switch len(views) {
-	case 0:
-		n := int64(0)
-		if from == 0 && to >= len(set)*64 {
-			n = int64(set.count())
-		} else {
-			for i := set.next(from); i >= 0 && i < to; i = set.next(i + 1) {
-				n++
-			}
-		}
-		if n == 0 {
-			return nil
-		}
-		return into.add(prefix, n)
-	case 1:
-		return g.runOne(views[0], set, from, to, into, prefix)
-	}
-	local := map[[MaxBy]int16]int64{}
-	for i := set.next(from); i >= 0 && i < to; i = set.next(i + 1) {
-		var codes [MaxBy]int16
-		for k, v := range views {
-			codes[k] = -1
-			if code, ok := v.code(i); ok {
-				codes[k] = int16(code)
-			}
-		}
-		local[codes]++
-	}
-	for codes, n := range local {
-		key := slices.Clone(prefix)
-		for k, v := range views {
-			text := ""
-			if codes[k] >= 0 {
-				text = v.val(int(codes[k]))
-			}
-			key = appendString(key, text)
-		}
-		if err := into.add(key, n); err != nil {
+	if odd != nil {
+		if err := sc.records(ch, odd, func(_ int, r *row) error { return t.row(r) }); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-func (g *grouping) runOne(v *view, set bitset, from, to int, into counts, prefix []byte) error {
-	local := make([]int64, v.codes())
-	none := int64(0)
-	for i := set.next(from); i >= 0 && i < to; i = set.next(i + 1) {
-		if code, ok := v.code(i); ok {
-			local[code]++
-		} else {
-			none++
-		}
-	}
-	key := slices.Clone(prefix)
-	for code, n := range local {
-		if n == 0 {
-			continue
-		}
-		if err := into.add(appendString(key[:len(prefix)], v.val(code)), n); err != nil {
-			return err
-		}
-	}
-	if none == 0 || g.present {
-		return nil
-	}
-	return into.add(appendString(key[:len(prefix)], ""), none)
+	return t.rows(whole, set)
 }

@@ -22,11 +22,15 @@ import (
 const childEnv = "LOGSTORE_TEST_CHILD"
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(childEnv); dir != "" {
-		fmt.Fprintln(os.Stderr, child(dir))
+	mode, dir, isChild := strings.Cut(os.Getenv(childEnv), ":")
+	if !isChild {
+		os.Exit(m.Run())
+	}
+	children := map[string]func(dir string) error{"append": childAppends, "hold": childHolds, "memory": childFills, "days": childManyDays}
+	if err := children[mode](dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
 }
 
 // The files that the child reads are made up: line n of a file ends at 50*(n+1)
@@ -46,7 +50,7 @@ func crashRecord(f, n int, r *rand.Rand) logline.Record {
 		Fields: []logline.Field{{Key: "n", Value: strconv.Itoa(f*1_000_000 + n)}}}
 }
 
-func child(dir string) error {
+func childAppends(dir string) error {
 	ctx := context.Background()
 	s, err := logstore.Open(ctx, logstore.Options{Dir: dir})
 	if err != nil {
@@ -100,7 +104,7 @@ func TestKilledProcessTakesEveryLineInOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		cmd := exec.Command(self)
-		cmd.Env = append(os.Environ(), childEnv+"="+dir)
+		cmd.Env = append(os.Environ(), childEnv+"=append:"+dir)
 		cmd.Stderr = os.Stderr
 		out, err := cmd.StdoutPipe()
 		if err != nil {

@@ -1,7 +1,6 @@
 package logstore
 
 import (
-	"context"
 	"database/sql/driver"
 	"errors"
 	"io/fs"
@@ -15,10 +14,13 @@ import (
 
 const schema = `
 CREATE TABLE mini (no INTEGER PRIMARY KEY, rows INTEGER, bytes INTEGER, tmin INTEGER, tmax INTEGER, levels INTEGER, data BLOB);
-CREATE TABLE segment (no INTEGER PRIMARY KEY, rows INTEGER, tmin INTEGER, tmax INTEGER, levels INTEGER, blocks BLOB);
-CREATE TABLE rollup (segment INTEGER PRIMARY KEY, data BLOB);
+CREATE TABLE segment (no INTEGER PRIMARY KEY, rows INTEGER, tmin INTEGER, tmax INTEGER, levels INTEGER, bytes INTEGER, chunks BLOB);
+CREATE TABLE rollup (chunk INTEGER PRIMARY KEY, data BLOB);
 CREATE TABLE col (id INTEGER PRIMARY KEY, data BLOB);
-CREATE TABLE leaf (segment INTEGER, first BLOB, data BLOB, PRIMARY KEY (segment, first)) WITHOUT ROWID;
+CREATE TABLE block (id INTEGER PRIMARY KEY, data BLOB);
+CREATE TABLE zone (segment INTEGER PRIMARY KEY, data BLOB);
+CREATE TABLE leaf (id INTEGER PRIMARY KEY, data BLOB);
+CREATE TABLE lexeme (segment INTEGER, first BLOB, leaf INTEGER, PRIMARY KEY (segment, first)) WITHOUT ROWID;
 CREATE TABLE key (col INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE source (id INTEGER PRIMARY KEY, dev INTEGER, ino INTEGER, path TEXT, pos INTEGER);
 CREATE TABLE next (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER, no INTEGER);
@@ -46,13 +48,26 @@ type day struct {
 	nextSeq   int64
 	nextNo    int64
 	keys      map[string]int
-	queued    bool // waits for the sealer
+	queued    bool  // waits for the sealer
+	merging   bool  // the sealer joins its segments
+	joined    bool  // there is nothing to join but what comes in
+	loaded    bool  // head is known
+	noted     int64 // nextSeq that state.db knows
+	raised    bool  // it knows a position that state.db does not
+	toCopy    int   // about how much was appended since its log was last copied into it
 
-	gone    atomic.Bool  // no new readers; those inside stop soon
-	reading sync.RWMutex // held for reading while a connection is in use
-	mu      sync.Mutex
-	idle    []*conn
-	used    int64 // when last read, in reads of the store
+	opened   atomic.Int64 // counts when it is opened and closed for writing: odd while it is open
+	seen     atomic.Pointer[seenStatus]
+	gone     atomic.Bool   // no new readers; those inside stop soon
+	detached chan struct{} // closed when it is gone and nobody uses its file any more
+	reading  sync.RWMutex  // held for reading while a connection is in use
+	mu       sync.Mutex
+	idle     []*conn
+	warm     bool // idle connections are kept
+}
+
+func newDay(date Day, path string) *day {
+	return &day{date: date, path: path, detached: make(chan struct{})}
 }
 
 // openWriter opens the day for writing, and makes its file if there is none.
@@ -60,14 +75,16 @@ func (d *day) openWriter() error {
 	if d.w != nil {
 		return nil
 	}
-	f, err := os.OpenFile(d.path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
+	// Not opened and closed when it is there: that would take away the locks that
+	// readers of this process have on it.
+	f, err := os.OpenFile(d.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	c, err := openConn(d.path, true)
+	c, err := openConn(d.path, toWrite)
 	if err != nil {
 		return err
 	}
@@ -75,6 +92,7 @@ func (d *day) openWriter() error {
 		return errors.Join(err, c.close())
 	}
 	d.w = c
+	d.opened.Add(1)
 	return nil
 }
 
@@ -120,84 +138,31 @@ func (d *day) loadHead(c *conn) error {
 		err = errDamaged
 	}
 	d.head, d.headRows, d.headBytes, d.keys = head, rows, bytes, keys
+	d.loaded = err == nil
 	return err
+}
+
+// takeWriter takes the connection for writing away. What is not needed for rows
+// that wait is read again when it is opened next.
+func (d *day) takeWriter() *conn {
+	c := d.w
+	if c == nil {
+		return nil
+	}
+	d.w = nil
+	d.opened.Add(1)
+	if len(d.head) == 0 {
+		d.head, d.keys = nil, nil
+	}
+	return c
 }
 
 func (d *day) closeWriter() error {
-	if d.w == nil {
+	c := d.takeWriter()
+	if c == nil {
 		return nil
 	}
-	c := d.w
-	d.w = nil
 	return c.close()
-}
-
-// errGone stops a query in a day that is being removed.
-var errGone = errors.New("day is being removed")
-
-// read gives fn a connection that sees one state of the day.
-func (d *day) read(fn func(c *conn) error) (err error) {
-	d.reading.RLock()
-	defer d.reading.RUnlock()
-	if d.gone.Load() {
-		return errGone
-	}
-	d.mu.Lock()
-	var c *conn
-	if n := len(d.idle); n > 0 {
-		c, d.idle = d.idle[n-1], d.idle[:n-1]
-	}
-	d.mu.Unlock()
-	if c == nil {
-		if c, err = openConn(d.path, false); err != nil {
-			return err
-		}
-	}
-	if err = c.run("BEGIN"); err == nil {
-		err = fn(c)
-		err = errors.Join(err, c.run("ROLLBACK"))
-	}
-	d.mu.Lock()
-	keep := err == nil && len(d.idle) < 2
-	if keep {
-		d.idle = append(d.idle, c)
-	}
-	d.mu.Unlock()
-	if !keep {
-		err = errors.Join(err, c.close())
-	}
-	return err
-}
-
-func (d *day) closeIdle() {
-	d.mu.Lock()
-	idle := d.idle
-	d.idle = nil
-	d.mu.Unlock()
-	for _, c := range idle {
-		_ = c.close() // read only: nothing can be lost
-	}
-}
-
-// detach ends all use of the file, so that it can be renamed or removed: a
-// connection that closed later would delete the log of a new file of that name.
-func (d *day) detach() {
-	d.gone.Store(true)
-	d.reading.Lock()
-	defer d.reading.Unlock()
-	d.closeIdle()
-	_ = d.closeWriter()
-}
-
-func (d *day) remove() error {
-	d.detach()
-	var errs []error
-	for _, suffix := range []string{"", "-wal", "-shm"} {
-		if err := os.Remove(d.path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // size is what the day takes on disk.
@@ -226,48 +191,20 @@ func (s *Store) dayList(since, until int64) []*day {
 	return out
 }
 
-// readDay is read with the store's rules: a damaged file is set aside and is
-// then as if it were empty, so fn must not have told anybody its results yet.
-func (s *Store) readDay(ctx context.Context, d *day, fn func(c *conn) error) (ok bool, err error) {
-	s.touch(d)
-	err = d.read(fn)
-	switch {
-	case err == nil:
-		return true, nil
-	case ctx.Err() != nil:
-		return false, ended(ctx)
-	case errors.Is(err, errGone):
-		return false, nil
-	case isDamage(err):
-		return false, s.setAside(ctx, d, err)
+// detach ends all use of the file, so that it can be renamed or removed: a
+// connection that closed later would delete the log of a new file of that name.
+// The caller has the turn, or took the writer away while it had.
+func (d *day) detach() {
+	d.gone.Store(true)
+	d.reading.Lock()
+	defer d.reading.Unlock()
+	d.cool()
+	if d.w != nil {
+		_ = d.closeWriter()
 	}
-	if _, missing := os.Stat(d.path); errors.Is(missing, fs.ErrNotExist) {
-		return false, s.setAside(ctx, d, err)
-	}
-	return false, classify(d.path, err)
-}
-
-// keptReaders is how many days keep connections for the next query.
-const keptReaders = 8
-
-func (s *Store) touch(d *day) {
-	s.mu.Lock()
-	s.reads++
-	d.used = s.reads
-	var old *day
-	n := 0
-	for _, o := range s.days {
-		o.mu.Lock()
-		if len(o.idle) > 0 {
-			n++
-			if old == nil || o.used < old.used {
-				old = o
-			}
-		}
-		o.mu.Unlock()
-	}
-	s.mu.Unlock()
-	if n > keptReaders && old != d {
-		old.closeIdle()
+	select {
+	case <-d.detached:
+	default:
+		close(d.detached)
 	}
 }

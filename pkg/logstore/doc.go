@@ -28,6 +28,11 @@ type FileID struct {
 type Row struct {
 	Offset int64 // of the byte after the line
 	Record logline.Record
+
+	// Append sets these. A row that is not New was in before, and has no ID. After
+	// an append that failed, it is New in the one that succeeds.
+	New bool
+	ID  ID
 }
 
 // Batch is a piece of one source file: all rows of the bytes [From, To), in

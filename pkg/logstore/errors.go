@@ -33,6 +33,16 @@ func isDamage(err error) bool {
 	return false
 }
 
+// isFull tells whether it was for want of space.
+func isFull(err error) bool {
+	errno, _ := errors.AsType[unix.Errno](err)
+	s, isSQLite := errors.AsType[sqlite3.Error](err)
+	if isSQLite {
+		errno = s.SystemErrno
+	}
+	return errno == unix.ENOSPC || errno == unix.EDQUOT || isSQLite && s.Code == sqlite3.ErrFull
+}
+
 func classify(path string, err error) error {
 	if err == nil {
 		return nil
@@ -43,11 +53,8 @@ func classify(path string, err error) error {
 	dir := filepath.Dir(path)
 	s, isSQLite := errors.AsType[sqlite3.Error](err)
 	errno, isErrno := errors.AsType[unix.Errno](err)
-	if isSQLite {
-		errno = s.SystemErrno
-	}
 	switch {
-	case errno == unix.ENOSPC || errno == unix.EDQUOT, isSQLite && s.Code == sqlite3.ErrFull:
+	case isFull(err):
 		return fault.Wrap(err, fault.Unavailable, "the disk that holds %s is full; nothing was lost", dir).
 			WithReason("disk_full").WithHint("free space at %s, or lower the size that logs may take", dir)
 	case isSQLite && s.Code == sqlite3.ErrReadonly, errno == unix.EROFS:

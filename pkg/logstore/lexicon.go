@@ -1,8 +1,6 @@
 package logstore
 
 import (
-	"bytes"
-	"database/sql/driver"
 	"encoding/binary"
 	"math/bits"
 	"slices"
@@ -20,6 +18,7 @@ const (
 	levelMark   = "\x03" // and nothing more for rows without a level
 	markedMax   = 128    // bytes of such a name that count
 	leafTarget  = 1400   // bytes; a few leaves share a page
+	noID        = ^uint32(0)
 )
 
 func marked(mark, name string) string {
@@ -29,7 +28,7 @@ func marked(mark, name string) string {
 	return mark + name
 }
 
-// lexiconWriter collects (token, row) pairs of one segment.
+// lexiconWriter collects (token, row) pairs of one chunk.
 type lexiconWriter struct {
 	ids    map[string]uint32
 	tokens []string
@@ -53,8 +52,10 @@ func (l *lexiconWriter) id(token string) uint32 {
 	return id
 }
 
-func (l *lexiconWriter) add(token string, rowNo int) {
-	l.pairs = append(l.pairs, uint64(l.id(token))<<32|uint64(rowNo))
+func (l *lexiconWriter) add(token string, rowNo int) { l.pair(l.id(token), rowNo) }
+
+func (l *lexiconWriter) pair(id uint32, rowNo int) {
+	l.pairs = append(l.pairs, uint64(id)<<32|uint64(rowNo))
 }
 
 func (l *lexiconWriter) text(v string, rowNo int) {
@@ -106,7 +107,7 @@ type leaf struct {
 	data  []byte
 }
 
-// leaves encodes what was collected, for a segment of n rows.
+// leaves encodes what was collected, for a chunk of n rows.
 func (l *lexiconWriter) leaves(n int) []leaf {
 	order := make([]uint32, len(l.tokens))
 	for i := range order {
@@ -114,33 +115,53 @@ func (l *lexiconWriter) leaves(n int) []leaf {
 	}
 	slices.SortFunc(order, func(a, b uint32) int { return strings.Compare(l.tokens[a], l.tokens[b]) })
 	sorted, ends := groupPairs(l.pairs, len(l.tokens), n)
-
-	var out []leaf
-	var cur []byte
-	first, prev := "", ""
+	var w leafWriter
+	var body []byte
 	for _, id := range order {
 		from := uint32(0)
 		if id > 0 {
 			from = ends[id-1]
 		}
-		t := l.tokens[id]
-		if len(cur) >= leafTarget {
-			out = append(out, leaf{first, sealFrame(cur)})
-			cur = nil
-		}
-		if cur == nil {
-			cur, first, prev = newFrame(2*leafTarget), t, ""
-		}
-		shared := commonPrefix(prev, t)
-		cur = append(cur, byte(shared))
-		cur = appendString(cur, t[shared:])
-		cur = appendPosting(cur, sorted[from:ends[id]], n)
-		prev = t
+		body = appendPosting(append(body[:0], 0), sorted[from:ends[id]], n)
+		w.add(l.tokens[id], body)
 	}
-	if cur != nil {
-		out = append(out, leaf{first, sealFrame(cur)})
+	return w.end()
+}
+
+// leafWriter cuts rising tokens into leaves. A token's body is, for each chunk
+// that has it, the chunk's place in the segment and a posting.
+type leafWriter struct {
+	out         []leaf
+	cur         []byte
+	first, prev string
+}
+
+func (w *leafWriter) add(token string, body []byte) {
+	// A long body stands alone: its neighbours are not to be read with it.
+	if w.cur != nil && (len(w.cur) >= leafTarget || len(body) >= leafTarget) {
+		w.cut()
 	}
-	return out
+	if w.cur == nil {
+		w.cur, w.first, w.prev = newFrame(leafTarget+leafTarget/2), token, ""
+	}
+	shared := commonPrefix(w.prev, token)
+	w.cur = append(w.cur, byte(shared))
+	w.cur = appendString(w.cur, token[shared:])
+	w.cur = binary.AppendUvarint(w.cur, uint64(len(body)))
+	w.cur = append(w.cur, body...)
+	w.prev = token
+}
+
+func (w *leafWriter) cut() {
+	w.out = append(w.out, leaf{w.first, sealFrame(w.cur)})
+	w.cur = nil
+}
+
+func (w *leafWriter) end() []leaf {
+	if w.cur != nil {
+		w.cut()
+	}
+	return w.out
 }
 
 // groupPairs sorts the rows of each token, by two passes that count, and gives
@@ -183,19 +204,29 @@ func commonPrefix(a, b string) int {
 	return n
 }
 
-// appendPosting writes rising row numbers, possibly repeated, as a list of
-// differences, or as a bitmap where that is shorter; before it its length, so
-// that it can be passed over.
+// The forms of a posting. Before it stands its length and form.
+const (
+	postList   = iota // differences of the rows
+	postBitmap        // a bit for each row
+	postAll           // nothing: every row
+)
+
+// appendPosting writes rising row numbers, possibly repeated, in the shortest
+// form.
 func appendPosting(b []byte, rows []uint32, n int) []byte {
-	size, last := 0, -1
+	size, last, count := 0, -1, 0
 	for _, r := range rows {
 		if int(r) != last {
 			size += (bits.Len32(uint32(int(r)-last)) + 6) / 7
 			last = int(r)
+			count++
 		}
 	}
+	if count == n {
+		return append(b, postAll)
+	}
 	if bitmap := (n + 7) / 8; size > bitmap {
-		b = binary.AppendUvarint(b, uint64(bitmap)<<1|1)
+		b = binary.AppendUvarint(b, uint64(bitmap)<<2|postBitmap)
 		at := len(b)
 		b = append(b, make([]byte, bitmap)...)
 		for _, r := range rows {
@@ -203,7 +234,7 @@ func appendPosting(b []byte, rows []uint32, n int) []byte {
 		}
 		return b
 	}
-	b = binary.AppendUvarint(b, uint64(size)<<1)
+	b = binary.AppendUvarint(b, uint64(size)<<2) // postList
 	last = -1
 	for _, r := range rows {
 		if int(r) != last {
@@ -212,100 +243,4 @@ func appendPosting(b []byte, rows []uint32, n int) []byte {
 		}
 	}
 	return b
-}
-
-// readPosting adds the rows of one posting to set, or passes over it when set
-// is nil.
-func readPosting(r *reader, n int, set bitset) {
-	h := r.int()
-	body := r.take(h >> 1)
-	switch {
-	case set == nil:
-	case h&1 != 0:
-		if len(body) != (n+7)/8 {
-			r.bad = true
-			return
-		}
-		for i := range len(body) {
-			set[i>>3] |= uint64(body[i]) << (8 * (i & 7))
-		}
-		if n&63 != 0 {
-			set[len(set)-1] &= 1<<(n&63) - 1
-		}
-	default:
-		list := reader{b: body}
-		last := -1
-		for list.left() > 0 {
-			d := list.uvarint()
-			if list.bad || d == 0 || d > uint64(n) || last+int(d) >= n {
-				r.bad = true
-				return
-			}
-			last += int(d)
-			set.set(last)
-		}
-	}
-}
-
-// lookup adds to set the rows of segment no that have the token or, with
-// prefix, any token that begins with it. found tells whether there was one.
-func (c *conn) lookup(no int64, n int, token string, prefix bool, set bitset) (found bool, err error) {
-	data, err := c.blob("SELECT data FROM leaf WHERE segment=? AND first<=? ORDER BY first DESC LIMIT 1", no, []byte(token))
-	if err != nil {
-		return false, err
-	}
-	if data != nil {
-		if found, err = scanLeaf(data, n, token, prefix, set); err != nil || !prefix {
-			return found, err
-		}
-	}
-	if !prefix {
-		return found, nil
-	}
-	// The bytes FF stand in no token, so the range holds all with the prefix.
-	err = c.each("SELECT data FROM leaf WHERE segment=? AND first>? AND first<?", func(found1 []driver.Value) error {
-		b, ok := found1[0].([]byte)
-		if !ok {
-			return errDamaged
-		}
-		f, err := scanLeaf(b, n, token, true, set)
-		found = found || f
-		return err
-	}, no, []byte(token), append([]byte(token), 0xff))
-	return found, err
-}
-
-func scanLeaf(data []byte, n int, token string, prefix bool, set bitset) (found bool, err error) {
-	body, err := openFrame(data)
-	if err != nil {
-		return false, err
-	}
-	// Tokens are compared in place; only postings that are wanted are read.
-	r := reader{b: string(body)}
-	var cur []byte
-	want := []byte(token)
-	for r.left() > 0 && !r.bad {
-		shared := int(r.byte())
-		suffix := r.string()
-		if shared > len(cur) {
-			return false, errDamaged
-		}
-		cur = append(cur[:shared], suffix...)
-		switch cmp := bytes.Compare(cur, want); {
-		case cmp == 0, prefix && bytes.HasPrefix(cur, want):
-			readPosting(&r, n, set)
-			found = true
-			if !prefix && !r.bad {
-				return true, nil
-			}
-		case cmp > 0:
-			return found, nil
-		default:
-			readPosting(&r, n, nil)
-		}
-	}
-	if r.bad {
-		return false, errDamaged
-	}
-	return found, nil
 }

@@ -54,14 +54,20 @@ func appendRecord(b []byte, r *logline.Record) []byte {
 	return b
 }
 
+// The least that a row and a field take: counts are not believed beyond that.
+const (
+	minRow   = 4 + len(slotNames) // time, arrival, level, slots, fields
+	minField = 3                  // kind, key, value
+)
+
 func decodeMini(blob []byte) ([]row, error) {
 	body, err := openFrame(blob)
 	if err != nil {
 		return nil, err
 	}
-	r := reader{b: string(body)}
+	r := reader{b: body}
 	n := r.int()
-	if r.bad || n > len(body) {
+	if r.bad || n > len(body)/minRow {
 		return nil, errDamaged
 	}
 	rows := make([]row, n)
@@ -84,8 +90,8 @@ func readRecord(r *reader, rec *logline.Record) {
 		*slotOf(rec, s) = r.string()
 	}
 	n := r.int()
-	if n == 0 || r.bad || n > r.left() {
-		r.bad = r.bad || n > r.left()
+	if n == 0 || r.bad || n > r.left()/minField {
+		r.bad = r.bad || n > 0
 		return
 	}
 	rec.Fields = make([]logline.Field, n)

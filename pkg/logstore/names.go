@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"vpnd/pkg/fault"
 	"vpnd/pkg/logline"
@@ -67,34 +68,64 @@ func (sc *scan) fieldCounts(into map[string]int64) error {
 		return err
 	}
 	for _, m := range minis {
-		err := sc.found(m, func(r *row) error { countNames(&r.rec, into); return nil })
+		err := sc.inMini(m, func(r *row) error { countNames(&r.rec, into); return nil })
 		if err != nil {
 			return err
 		}
 	}
-	for _, seg := range segs {
-		cand, none, err := sc.candidates(seg)
+	for _, ch := range chunks(segs) {
+		if len(sc.p.query.Terms) == 0 && sc.p.holds(ch) {
+			if done, err := sc.zoneCounts(ch, into); done || err != nil {
+				if err != nil {
+					return err
+				}
+				continue
+			}
+		}
+		set, err := sc.rows(ch)
 		if err != nil {
 			return err
 		}
-		if none {
+		if set == nil {
 			continue
 		}
-		for i := range seg.blocks {
-			b := openBlock(sc.c, sc.keys, seg, i)
-			set, err := sc.matching(b, cand)
-			if err != nil {
-				return err
-			}
-			if set == nil {
-				continue
-			}
-			if err := b.countNames(set, into); err != nil {
-				return err
-			}
+		if err := sc.nameCounts(ch, set, into); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// zoneCounts takes the counts of a whole chunk from its zones. done is false
+// when these do not tell.
+func (sc *scan) zoneCounts(ch *chunk, into map[string]int64) (done bool, err error) {
+	if err := sc.check(); err != nil {
+		return false, err
+	}
+	zones, err := sc.c.segmentZones(ch.seg)
+	if err != nil {
+		return false, err
+	}
+	exact := true
+	level, more, err := eachZone(zones[ch.at], func(name string, z *zone) bool {
+		exact = z.flags&zoneLoose == 0 && name != "level"
+		return exact
+	})
+	if more || !exact || err != nil {
+		return false, err
+	}
+	if level > 0 {
+		into["level"] += int64(level)
+	}
+	_, _, err = eachZone(zones[ch.at], func(name string, z *zone) bool {
+		if n, ok := into[name]; ok {
+			into[name] = n + int64(z.rows)
+		} else {
+			into[strings.Clone(name)] = int64(z.rows)
+		}
+		return true
+	})
+	return true, err
 }
 
 func countNames(r *logline.Record, into map[string]int64) {
@@ -110,9 +141,10 @@ func countNames(r *logline.Record, into map[string]int64) {
 	}
 }
 
-// countNames counts by the rows' shapes and by which of their slots are empty.
-func (b *block) countNames(set bitset, into map[string]int64) error {
-	shapes, all, err := b.shape()
+// nameCounts counts by the rows' shapes and by which of their slots are empty.
+func (sc *scan) nameCounts(ch *chunk, set bitset, into map[string]int64) error {
+	whole := sc.chunk(ch)
+	shapes, all, err := whole.shape()
 	if err != nil {
 		return err
 	}
@@ -131,23 +163,67 @@ func (b *block) countNames(set bitset, into map[string]int64) error {
 			}
 		}
 	}
+	have, err := sc.slotZones(ch)
+	if err != nil {
+		return err
+	}
 	for _, name := range append(slotNames[:], "level") {
-		v, err := b.view(name)
+		switch has, known := have[name]; {
+		case known && has == 0:
+			continue
+		case known && has == ch.n:
+			into[name] += int64(set.count())
+			continue
+		}
+		count := func(p *part, rows bitset) error {
+			v, err := p.view(name)
+			if err != nil {
+				return err
+			}
+			n := int64(0)
+			for i := rows.next(0); i >= 0; i = rows.next(i + 1) {
+				if _, ok := v.code(i); ok || v.odd != nil && v.odd.has(i) {
+					n++
+				}
+			}
+			if n > 0 {
+				into[name] += n
+			}
+			return nil
+		}
+		if slot := slotIndex(name); slot >= 0 && sc.isWide(ch, name) {
+			err = sc.eachBlock(ch, set, false, func(b *part, _, _ int, rows bitset) (bool, error) { return true, count(b, rows) })
+		} else {
+			err = count(whole, set)
+		}
 		if err != nil {
 			return err
 		}
-		for i := set.next(0); i >= 0; i = set.next(i + 1) {
-			if _, ok := v.code(i); ok || v.odd != nil && v.odd.has(i) {
-				into[name]++
-			}
-		}
-	}
-	for name, n := range into {
-		if n == 0 {
-			delete(into, name)
-		}
 	}
 	return nil
+}
+
+// slotZones tells how many rows of a chunk have each slot, where its zones do.
+func (sc *scan) slotZones(ch *chunk) (map[string]int, error) {
+	zones, err := sc.c.segmentZones(ch.seg)
+	if err != nil {
+		return nil, err
+	}
+	have := make(map[string]int, len(slotNames))
+	for _, name := range slotNames {
+		have[name] = 0
+	}
+	_, _, err = eachZone(zones[ch.at], func(name string, z *zone) bool {
+		if slotIndex(name) < 0 {
+			return true
+		}
+		have[name] = z.rows
+		if z.flags&zoneLoose != 0 {
+			delete(have, name)
+		}
+		return true
+	})
+	return have, err
 }
 
 // ServiceCount is what a service has written.
@@ -155,30 +231,33 @@ type ServiceCount struct {
 	Name             string
 	Count            int64
 	Warnings, Errors int64 // of level warn, and of error and above
+	Last             time.Time
 }
 
 // Services gives the services of matching records, by name.
 func (s *Store) Services(ctx context.Context, q logquery.Query, l Limits) ([]ServiceCount, error) {
-	g, err := s.group(ctx, q, l, "services", grouping{by: []string{"service", "level"}})
+	t, err := s.group(ctx, q, l, "services", grouping{by: []string{"service", "level"}})
 	if err != nil {
 		return nil, err
 	}
 	byName := map[string]*ServiceCount{}
-	for key, n := range g {
-		v := splitKey(key, 2)
+	t.each(func(_ int64, v []string, g group) {
 		c := byName[v[0]]
 		if c == nil {
 			c = &ServiceCount{Name: v[0]}
 			byName[v[0]] = c
 		}
-		c.Count += *n
+		c.Count += g.n
+		if last := microTime(g.last); last.After(c.Last) || c.Count == g.n {
+			c.Last = last
+		}
 		switch v[1] {
 		case "warn":
-			c.Warnings += *n
+			c.Warnings += g.n
 		case "error", "fatal":
-			c.Errors += *n
+			c.Errors += g.n
 		}
-	}
+	}, 1)
 	out := make([]ServiceCount, 0, len(byName))
 	for _, c := range byName {
 		out = append(out, *c)

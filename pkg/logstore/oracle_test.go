@@ -85,7 +85,10 @@ func query(r *rand.Rand, now time.Time) string {
 			"bytes"+pick(r, ">1000", "=1e3", "<0", "=007", "=*"),
 			"peer.ip="+pick(r, "10.8.1.3", "10.8.0.*", "*"),
 			"seldom"+strconv.Itoa(r.IntN(9))+"="+pick(r, "x", "yy", "*"),
-			"ok=true", "request_id=*", "message=*",
+			"ok=true", "request_id=*", "message=*", "session=*", "user=*",
+			"dur_ms"+pick(r, ">99999", "<0", ">=0", "<=2999", ">2998.5", "=3000", "=12", "=1*"),
+			"seldom"+strconv.Itoa(r.IntN(9))+pick(r, ">1", "=a", "=z"), "absent"+pick(r, "=x", ">1", "=*"),
+			"device="+pick(r, "sign", "ok", "z"), "session="+pick(r, "0*", "zz", "refused"),
 			pick(r, "refused", "REFUSED", "sign", "über", "wörter", "ok", "absent", "x", "d7", "255", "ref*", "10*", "ü*", "longlong*"),
 			`"`+pick(r, "sign-in refused", "sign in", "10.8.1", "peer ok from", "in sign", "eve x")+`"`,
 		)
@@ -135,9 +138,16 @@ func (o oracle) stats(present bool, by ...string) (groups []logstore.Group, tota
 		total++
 		key := fmt.Sprintf("%q", values)
 		if n[key] == nil {
-			n[key] = &logstore.Group{Values: values}
+			n[key] = &logstore.Group{Values: values, First: f.Record.Time, Last: f.Record.Time}
 		}
-		n[key].Count++
+		g := n[key]
+		g.Count++
+		if f.Record.Time.Before(g.First) {
+			g.First = f.Record.Time
+		}
+		if f.Record.Time.After(g.Last) {
+			g.Last = f.Record.Time
+		}
 	}
 	for _, g := range n {
 		groups = append(groups, *g)
@@ -191,6 +201,33 @@ func (o oracle) fields() []logstore.FieldCount {
 	slices.SortFunc(out, func(a, b logstore.FieldCount) int {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Name, b.Name))
 	})
+	return out
+}
+
+func (o oracle) services() []logstore.ServiceCount {
+	n := map[string]*logstore.ServiceCount{}
+	for _, f := range o {
+		name, _ := f.Record.Get("service")
+		if n[name] == nil {
+			n[name] = &logstore.ServiceCount{Name: name, Last: f.Record.Time}
+		}
+		c := n[name]
+		c.Count++
+		switch level, _ := f.Record.Get("level"); level {
+		case "warn":
+			c.Warnings++
+		case "error", "fatal":
+			c.Errors++
+		}
+		if f.Record.Time.After(c.Last) {
+			c.Last = f.Record.Time
+		}
+	}
+	var out []logstore.ServiceCount
+	for _, c := range n {
+		out = append(out, *c)
+	}
+	slices.SortFunc(out, func(a, b logstore.ServiceCount) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
 
@@ -253,6 +290,7 @@ func equal(t *testing.T, what string, got, want any) {
 func TestEveryOperationEqualsAnOracle(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 7))
 	f := &feed{s: openStore(t, logstore.Options{Dir: t.TempDir()}), seq: map[logstore.Day]int64{}}
+	f.s.SetChunkRows(150) // so that there are segments of many
 	at := base.Add(20 * time.Hour)
 	now := base.Add(72 * time.Hour)
 	var batch []logline.Record
@@ -266,7 +304,7 @@ func TestEveryOperationEqualsAnOracle(t *testing.T) {
 			when = when.Truncate(time.Minute) // same time as others
 		}
 		batch = append(batch, record(r, when))
-		if r.IntN(300) == 0 || i == 10_999 {
+		if r.IntN(100) == 0 || i == 10_999 {
 			f.append(t, batch)
 			batch = nil
 		}
@@ -275,6 +313,12 @@ func TestEveryOperationEqualsAnOracle(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+	if err := f.s.Settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := f.s.Chunks(t); slices.Max(n) < 16 || slices.Min(n) > 5 {
+		t.Errorf("segments of %v chunks: neither full nor small ones are asked", n)
 	}
 	f.sort()
 	asked, hits := 0, 0
@@ -338,6 +382,11 @@ func compare(t *testing.T, r *rand.Rand, s *logstore.Store, text string, q logqu
 			t.Fatal(err)
 		}
 		equal(t, "fields "+text, got, append([]logstore.FieldCount{}, want.fields()...))
+		services, err := s.Services(ctx, q, all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "services "+text, services, want.services())
 	}
 }
 

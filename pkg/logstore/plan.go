@@ -38,6 +38,9 @@ type fieldTerm struct {
 	slot  int // -1: not a slot
 	term  logquery.Term
 	match func(*logline.Record) bool
+
+	absent bool // holds for records without the field
+	exists bool // it asks whether the field exists
 }
 
 // maxLookups bounds what is looked up in a segment for a list of values; with
@@ -113,6 +116,10 @@ func words(tokens []string, prefix bool) []word {
 
 func (p *plan) field(t logquery.Term) {
 	f := &fieldTerm{field: t.Field, slot: slotIndex(t.Field), term: t, match: logquery.Query{Terms: []logquery.Term{t}}.Matcher()}
+	f.absent = f.match(&logline.Record{})
+	for i, v := range t.Values {
+		f.exists = f.exists || t.Op == logquery.Equal && t.Prefix[i] && v == ""
+	}
 	p.fields = append(p.fields, f)
 	switch {
 	case t.Field == "level":

@@ -2,7 +2,9 @@ package logstore
 
 import (
 	"context"
+	"maps"
 	"slices"
+	"strings"
 
 	"vpnd/pkg/fault"
 	"vpnd/pkg/logquery"
@@ -28,17 +30,15 @@ func (s *Store) Purge(ctx context.Context, q logquery.Query, dry bool) ([]DayCou
 		n := int64(0)
 		var err error
 		if dry {
-			part := counts{}
+			part := newTally(grouping{})
 			_, err = s.readDay(ctx, d, func(c *conn) error {
 				sc, err := s.newScan(ctx, d, c, p)
 				if err != nil {
 					return err
 				}
-				return sc.count(grouping{}, part)
+				return sc.count(part)
 			})
-			for _, c := range part {
-				n += *c
-			}
+			n = part.total()
 		} else {
 			n, err = s.purgeDay(ctx, d, p)
 		}
@@ -52,157 +52,124 @@ func (s *Store) Purge(ctx context.Context, q logquery.Query, dry bool) ([]DayCou
 	return out, nil
 }
 
-// purgeDay rewrites the pieces that have such rows, one at a time, so that
-// appends go on in between.
-func (s *Store) purgeDay(ctx context.Context, d *day, p *plan) (int64, error) {
-	total := int64(0)
-	for done := false; !done; {
-		if err := s.take(ctx); err != nil {
-			return total, err
-		}
-		n, err := int64(0), error(nil)
-		n, done, err = s.purgeStep(ctx, d, p)
-		total += n
-		if err == nil && done {
-			err = s.removeEmpty(ctx, d)
-		}
-		if err != nil {
-			if isDamage(err) {
-				err = s.setAsideLocked(d, err)
-				done = true
-			} else if ctx.Err() == nil {
-				err = classify(d.path, err)
-			}
-		}
-		s.pass()
+// purgeDay rewrites the pieces that have such rows, one at a time and without
+// the turn, so that appends go on. Rows only move to pieces with higher numbers:
+// what was moved while a round went by is met in the next.
+func (s *Store) purgeDay(ctx context.Context, d *day, p *plan) (total int64, err error) {
+	after := int64(0)
+	for range maxRounds {
+		r := &purgeRound{s: s, d: d, p: p, after: after}
+		err := r.run(ctx)
+		total += r.removed
 		if err != nil {
 			return total, err
 		}
+		if r.removed == 0 {
+			break
+		}
+		after = r.upTo
 	}
-	return total, nil
+	if total == 0 {
+		return 0, nil
+	}
+	return total, s.removeEmpty(ctx, d)
 }
 
-// purgeStep finds the first piece with matching rows and puts the rest of its
-// rows in its place.
-func (s *Store) purgeStep(ctx context.Context, d *day, p *plan) (n int64, done bool, err error) {
-	if d.gone.Load() {
-		return 0, true, nil
-	}
-	if _, err := s.writer(d.date); err != nil {
-		return 0, false, err
-	}
-	sc, err := s.newScan(ctx, d, d.w, p)
-	if err != nil {
-		return 0, false, err
-	}
-	minis, err := sc.minis()
-	if err != nil {
-		return 0, false, err
-	}
-	for _, m := range minis {
-		if n, err := s.purgeMini(sc, m); n > 0 || err != nil {
-			return n, false, err
-		}
-	}
-	segs, err := sc.segments()
-	if err != nil {
-		return 0, false, err
-	}
-	for _, seg := range segs {
-		if n, err := s.purgeSegment(sc, seg); n > 0 || err != nil {
-			return n, false, err
-		}
-	}
-	return 0, true, nil
+// maxRounds ends a purge of rows that keep coming in. A row that was there when
+// it began moves twice at most: to a segment, and to a larger one.
+const maxRounds = 4
+
+// purgeRound goes over the pieces of a day once.
+type purgeRound struct {
+	s           *Store
+	d           *day
+	p           *plan
+	after, upTo int64 // numbers of the pieces: (after, upTo]
+	removed     int64
 }
 
-func (s *Store) purgeMini(sc *scan, m miniMeta) (int64, error) {
-	drop := map[int64]bool{}
-	if err := sc.found(m, func(r *row) error { drop[r.id.Seq] = true; return nil }); err != nil || len(drop) == 0 {
-		return 0, err
+func (r *purgeRound) run(ctx context.Context) error {
+	keys, err := r.begin(ctx)
+	if err != nil || keys == nil {
+		return err
 	}
-	all, err := s.rows(sc.d, sc.c, m.no)
-	if err != nil {
-		return 0, err
-	}
-	rows := slices.DeleteFunc(slices.Clone(all), func(r row) bool { return drop[r.id.Seq] })
-	d := sc.d
-	at := slices.IndexFunc(d.head, func(o miniMeta) bool { return o.no == m.no })
-	if at < 0 {
-		return 0, errDamaged
-	}
-	left := miniMeta{no: d.nextNo, tmin: maxMicro, tmax: minMicro, rows: len(rows)}
-	for i := range rows {
-		left.tmin, left.tmax = min(left.tmin, rows[i].id.Time), max(left.tmax, rows[i].id.Time)
-		left.levels |= 1 << rows[i].rec.Level
-		left.bytes += rowSize(&rows[i].rec)
-	}
-	err = d.w.tx(func() error {
-		if err := d.w.run("DELETE FROM mini WHERE no=?", m.no); err != nil {
+	var minis []miniMeta
+	var segs []*segment
+	ok, err := r.s.readDay(ctx, r.d, func(c *conn) error {
+		sc, err := r.s.newScan(ctx, r.d, c, r.p)
+		if err != nil {
 			return err
 		}
-		if left.rows > 0 {
-			if err := insertMini(d.w, left, encodeMini(rows)); err != nil {
+		if minis, err = sc.minis(); err != nil {
+			return err
+		}
+		segs, err = sc.segments()
+		return err
+	})
+	if err != nil || !ok {
+		return err
+	}
+	for _, m := range minis {
+		if m.no > r.after && m.no <= r.upTo {
+			if err := r.piece(ctx, change{mini: m}, keys); err != nil {
 				return err
 			}
 		}
-		return d.w.run("UPDATE next SET no=?", d.nextNo+1)
-	})
-	if err != nil {
-		return 0, err
 	}
-	s.cache.drop(d, m.no)
-	d.nextNo++
-	d.headRows += left.rows - d.head[at].rows
-	d.headBytes += left.bytes - d.head[at].bytes
-	d.head = slices.Delete(slices.Clone(d.head), at, at+1)
-	if left.rows > 0 {
-		// At the end: its number is the highest now. Pages go by time and arrival.
-		d.head = append(d.head, left)
+	for _, seg := range segs {
+		if seg.no > r.after && seg.no <= r.upTo {
+			if err := r.piece(ctx, change{seg: seg}, keys); err != nil {
+				return err
+			}
+		}
 	}
-	return int64(len(drop)), nil
+	return nil
 }
 
-func (s *Store) purgeSegment(sc *scan, seg *segment) (int64, error) {
-	cand, none, err := sc.candidates(seg)
-	if err != nil || none {
-		return 0, err
+// begin gives the day's columns, nil when the day is gone.
+func (r *purgeRound) begin(ctx context.Context) (map[string]int, error) {
+	if err := r.s.take(ctx); err != nil {
+		return nil, err
 	}
-	drop := newBitset(seg.n)
-	for i := range seg.blocks {
-		b := openBlock(sc.c, sc.keys, seg, i)
-		set, err := sc.matching(b, cand)
-		if err != nil {
-			return 0, err
-		}
-		for k := set.next(0); k >= 0; k = set.next(k + 1) {
-			drop.set(b.meta.start + k)
-		}
+	defer r.s.pass()
+	if r.d.gone.Load() {
+		return nil, nil
 	}
-	if drop.empty() {
-		return 0, nil
+	if _, err := r.s.writer(r.d.date); err != nil {
+		return nil, r.s.sealFault(r.d, err)
 	}
-	var left *built
-	if n := drop.count(); n < seg.n {
-		rows, err := s.segmentRows(sc.c, seg)
-		if err != nil {
-			return 0, err
-		}
-		i := -1
-		rows = slices.DeleteFunc(rows, func(row) bool { i++; return drop.has(i) })
-		left = buildSegment(rows, sc.d.keys)
+	r.upTo = r.d.nextNo - 1
+	return onlyThese(r.d.keys), nil
+}
+
+// onlyThese are keys that leave no number for a new field: the sealer may be
+// giving out the same number meanwhile.
+func onlyThese(keys map[string]int) map[string]int {
+	out := maps.Clone(keys)
+	if out == nil {
+		out = map[string]int{}
 	}
-	return int64(drop.count()), s.replace(sc.d, nil, seg, left)
+	out[strings.Repeat("\x00", 300)] = colKey + maxKeys - 1 // longer than any that gets a column
+	return out
 }
 
 // removeEmpty removes a day's file when nothing is left in it.
 func (s *Store) removeEmpty(ctx context.Context, d *day) error {
-	if d.gone.Load() || d.w == nil || len(d.head) > 0 {
-		return nil
-	}
-	b, err := d.w.blob("SELECT blocks FROM segment LIMIT 1")
-	if err != nil || b != nil {
+	if err := s.take(ctx); err != nil {
 		return err
 	}
-	return s.removeDay(ctx, d)
+	empty := false
+	if !d.gone.Load() && d.w != nil && len(d.head) == 0 {
+		some, err := d.w.has("SELECT 1 FROM segment LIMIT 1")
+		if err != nil {
+			s.pass()
+			return classify(d.path, err)
+		}
+		empty = !some
+	}
+	s.pass()
+	if !empty {
+		return nil
+	}
+	return s.remove(ctx, d)
 }

@@ -1,6 +1,7 @@
 package logstore
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -125,10 +126,11 @@ type pager struct {
 
 // hit is a matching row, not read yet unless it is from a mini.
 type hit struct {
-	id  ID
-	rec *logline.Record
-	seg *segment
-	row int
+	id    ID
+	rec   *logline.Record
+	ch    *chunk
+	block int
+	row   int // in the block
 }
 
 func (pg *pager) before(a, b ID) bool {
@@ -140,10 +142,10 @@ func (pg *pager) before(a, b ID) bool {
 
 func (pg *pager) wanted(id ID) bool { return pg.after == nil || pg.before(*pg.after, id) }
 
-// piece is a segment or a mini, with the first time it can give.
+// piece is a chunk or a mini, with the first time it can give.
 type piece struct {
 	edge int64
-	seg  *segment
+	ch   *chunk
 	mini miniMeta
 }
 
@@ -156,28 +158,21 @@ func (pg *pager) pieces(sc *scan) ([]piece, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := make([]piece, 0, len(segs)+len(minis))
+	all := chunks(segs)
+	out := make([]piece, 0, len(all)+len(minis))
 	edge := func(tmin, tmax int64) int64 {
 		if pg.oldest {
 			return tmin
 		}
 		return -tmax
 	}
-	for _, seg := range segs {
-		out = append(out, piece{edge: edge(seg.tmin, seg.tmax), seg: seg})
+	for _, ch := range all {
+		out = append(out, piece{edge: edge(ch.tmin, ch.tmax), ch: ch})
 	}
 	for _, m := range minis {
 		out = append(out, piece{edge: edge(m.tmin, m.tmax), mini: m})
 	}
-	slices.SortFunc(out, func(a, b piece) int {
-		switch {
-		case a.edge < b.edge:
-			return -1
-		case a.edge > b.edge:
-			return 1
-		}
-		return 0
-	})
+	slices.SortFunc(out, func(a, b piece) int { return cmp.Compare(a.edge, b.edge) })
 	return out, nil
 }
 
@@ -186,37 +181,27 @@ func (pg *pager) day(sc *scan, want int, size *int) ([]Found, error) {
 	if err != nil {
 		return nil, err
 	}
-	var hits []hit
+	sc.paging = true
+	f := &first{pg: pg, want: want}
 	for _, p := range pieces {
 		// Rows of pieces that begin later cannot be among the first.
-		if len(hits) >= want && p.edge > pg.edgeOf(hits[want-1].id.Time) {
+		if last, full := f.last(); full && p.edge > pg.edgeOf(last.Time) {
 			break
 		}
-		n := len(hits)
-		if p.seg != nil {
-			hits, err = pg.segment(sc, p.seg, want, hits)
+		if p.ch != nil {
+			err = pg.chunk(sc, p.ch, f)
 		} else {
-			err = sc.found(p.mini, func(r *row) error {
-				if pg.wanted(r.id) {
-					hits = append(hits, hit{id: r.id, rec: &r.rec})
-				}
+			err = sc.someOfMini(p.mini, !pg.oldest, f.wants, func(r *row) error {
+				f.add(hit{id: r.id, rec: &r.rec})
 				return nil
 			})
 		}
 		if err != nil {
 			return nil, err
 		}
-		if len(hits) > n {
-			slices.SortFunc(hits, func(a, b hit) int {
-				if pg.before(a.id, b.id) {
-					return -1
-				}
-				return 1
-			})
-			hits = hits[:min(len(hits), want)]
-		}
 	}
-	return pg.fetch(sc, hits, size)
+	f.sort()
+	return pg.fetch(sc, f.hits, size)
 }
 
 func (pg *pager) edgeOf(t int64) int64 {
@@ -226,63 +211,93 @@ func (pg *pager) edgeOf(t int64) int64 {
 	return -t
 }
 
-// segment adds the segment's first matching rows. Its rows are in order, so it
-// is left as soon as there are enough.
-func (pg *pager) segment(sc *scan, seg *segment, want int, hits []hit) ([]hit, error) {
-	cand, none, err := sc.candidates(seg)
-	if err != nil || none {
-		return hits, err
+// first keeps those hits that come first in the order of pages.
+type first struct {
+	pg     *pager
+	want   int
+	hits   []hit
+	sorted int // so many are in order
+}
+
+// wants tells whether a hit could be among the first.
+func (f *first) wants(id ID) bool {
+	last, full := f.last()
+	return f.pg.wanted(id) && !(full && f.pg.before(last, id))
+}
+
+// add takes a hit. It tells whether others that come after it in the order of
+// pages may be wanted.
+func (f *first) add(h hit) bool {
+	if !f.pg.wanted(h.id) {
+		return true
+	}
+	if last, full := f.last(); full && f.pg.before(last, h.id) {
+		return false
+	}
+	if f.hits = append(f.hits, h); len(f.hits) >= 2*f.want+64 {
+		f.sort()
+	}
+	return true
+}
+
+// last is the last of the first want hits, when there are so many in order.
+func (f *first) last() (id ID, full bool) {
+	if f.sorted < f.want {
+		return ID{}, false
+	}
+	return f.hits[f.want-1].id, true
+}
+
+func (f *first) sort() {
+	if f.sorted == len(f.hits) {
+		return
+	}
+	slices.SortFunc(f.hits, func(a, b hit) int {
+		if f.pg.before(a.id, b.id) {
+			return -1
+		}
+		return 1
+	})
+	f.hits = f.hits[:min(len(f.hits), f.want)]
+	f.sorted = len(f.hits)
+}
+
+// chunk adds the chunk's first matching rows. They are in order, so it is left
+// as soon as there are enough.
+func (pg *pager) chunk(sc *scan, ch *chunk, f *first) error {
+	m, none, err := sc.matching(ch)
+	if none || err != nil {
+		return err
 	}
 	added := 0
-	full := len(hits) >= want
-	last := ID{}
-	if full {
-		last = hits[want-1].id
-	}
-	for k := range seg.blocks {
-		i := k
-		if !pg.oldest {
-			i = len(seg.blocks) - 1 - k
+	err = sc.eachBlock(ch, m.set, !pg.oldest, func(b *part, no, _ int, set bitset) (bool, error) {
+		if err := sc.confirm(b, &m, set); err != nil {
+			return false, err
 		}
-		b := openBlock(sc.c, sc.keys, seg, i)
-		if full && pg.edgeOf(b.edge(pg.oldest)) > pg.edgeOf(last.Time) {
-			break
-		}
-		set, err := sc.matching(b, cand)
-		if err != nil {
-			return nil, err
-		}
-		if set == nil {
-			continue
-		}
-		rows := members(set, !pg.oldest)
 		times, err := b.column(colTime)
 		if err != nil {
-			return nil, err
+			return false, err
 		}
 		seqs, err := b.column(colSeq)
 		if err != nil {
-			return nil, err
+			return false, err
 		}
-		for _, r := range rows {
-			id := ID{times.int(r), seqs.int(r) + int64(r)}
-			if !pg.wanted(id) {
-				continue
+		for _, r := range members(set, !pg.oldest) {
+			n := len(f.hits)
+			if !f.add(hit{id: ID{times.int(r), seqs.int(r)}, ch: ch, block: no, row: r}) {
+				return false, nil
 			}
-			hits = append(hits, hit{id: id, seg: seg, row: b.meta.start + r})
-			if added++; added >= want {
-				return hits, nil
+			if len(f.hits) != n {
+				added++
+			}
+			if added >= f.want {
+				return false, nil
 			}
 		}
-	}
-	return hits, nil
-}
-
-func (b *block) edge(oldest bool) int64 {
-	if oldest {
-		return b.meta.tmin
-	}
-	return b.meta.tmax
+		return true, nil
+	})
+	f.sort()
+	return err
 }
 
 func members(set bitset, backward bool) []int {
@@ -302,30 +317,29 @@ func (pg *pager) fetch(sc *scan, hits []hit, size *int) ([]Found, error) {
 	out := make([]Found, 0, len(hits))
 	for len(hits) > 0 && *size <= pageBytes {
 		h := hits[0]
-		if h.seg == nil {
+		if h.ch == nil {
 			out = append(out, Found{h.id, *h.rec})
 			*size += rowSize(h.rec)
 			hits = hits[1:]
 			continue
 		}
-		if err := sc.check(); err != nil {
-			return nil, err
-		}
-		no := blockOf(h.seg, h.row)
-		meta := h.seg.blocks[no]
 		n := 1
-		for n < len(hits) && hits[n].seg == h.seg && hits[n].row >= meta.start && hits[n].row < meta.start+meta.n {
+		for n < len(hits) && hits[n].ch == h.ch && hits[n].block == h.block {
 			n++
 		}
 		rows := make([]int, n)
 		for i := range n {
-			rows[i] = hits[i].row - meta.start
+			rows[i] = hits[i].row
 		}
 		if !pg.oldest {
 			slices.Reverse(rows)
 		}
+		b, err := sc.block(h.ch, h.block)
+		if err != nil {
+			return nil, err
+		}
 		at := len(out)
-		err := openBlock(sc.c, sc.keys, h.seg, no).records(rows, func(_ int, r row) error {
+		err = b.records(rows, func(_ int, r row) error {
 			out = append(out, Found{r.id, r.rec})
 			*size += rowSize(&r.rec)
 			return nil
@@ -339,15 +353,6 @@ func (pg *pager) fetch(sc *scan, hits []hit, size *int) ([]Found, error) {
 		hits = hits[n:]
 	}
 	return out, nil
-}
-
-func blockOf(seg *segment, row int) int {
-	for i, m := range seg.blocks {
-		if row < m.start+m.n {
-			return i
-		}
-	}
-	return 0
 }
 
 // Each calls fn for every matching record, oldest first, with memory for one

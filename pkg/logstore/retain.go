@@ -2,101 +2,168 @@ package logstore
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"slices"
 	"time"
 
 	"vpnd/pkg/fault"
+	"vpnd/pkg/store"
 )
 
-// Retain removes the days that are too old or too much, and gives them. It also
-// finishes days that nothing more is written to. It is for a timer.
-func (s *Store) Retain(ctx context.Context) ([]Day, error) {
-	var out []Day
-	days := s.dayList(minMicro, maxMicro)
-	total := int64(0)
-	sizes := make([]int64, len(days))
-	for i, d := range days {
-		sizes[i] = d.size()
-		total += sizes[i]
-	}
-	now := s.opt.Now()
-	for i, d := range days {
-		old := s.opt.MaxAge > 0 && now.Sub(d.date.Time().Add(24*time.Hour)) > s.opt.MaxAge
-		// The newest day stays whatever it takes: what happens now is in it.
-		much := s.opt.MaxBytes > 0 && total > s.opt.MaxBytes && i < len(days)-1
-		if old || much {
-			if err := s.remove(ctx, d); err != nil {
-				return out, err
-			}
-			total -= sizes[i]
-			out = append(out, d.date)
-			continue
-		}
-		if i < len(days)-1 {
-			if err := s.finish(ctx, d); err != nil {
-				return out, err
-			}
-		}
-	}
-	if err := s.take(ctx); err != nil {
-		return out, err
-	}
-	defer s.pass()
-	return out, s.flush(ctx)
+// kept is what retention decides about: a day, or a file that was set aside.
+type kept struct {
+	date  Day
+	bytes int64
+	d     *day
+	aside Damaged
 }
 
+// Retain removes the days that are too old or too much, and gives them. What
+// was set aside goes with its day. Today and what is later is never removed for
+// its size, nor is the newest day: Status tells when that alone is too much. It
+// also finishes days that nothing more is written to. It is for a timer.
+func (s *Store) Retain(ctx context.Context) ([]Day, error) {
+	all, err := s.everything()
+	if err != nil {
+		return nil, err
+	}
+	total := int64(0)
+	for _, k := range all {
+		total += k.bytes
+	}
+	var out []Day
+	for _, k := range all {
+		if err := ctx.Err(); err != nil {
+			return out, err
+		}
+		old := s.opt.MaxAge > 0 && s.opt.Now().Sub(k.date.Time().Add(24*time.Hour)) > s.opt.MaxAge
+		much := s.opt.MaxBytes > 0 && total > s.opt.MaxBytes && !s.current(k.date, all)
+		switch {
+		case (old || much) && k.d != nil:
+			if err := s.remove(ctx, k.d); err != nil {
+				return out, err
+			}
+			out = append(out, k.date)
+			total -= k.bytes
+		case old || much:
+			if err := s.removeAside(k.aside); err != nil {
+				return out, err
+			}
+			total -= k.bytes
+		case k.d != nil && k.d != all[len(all)-1].d:
+			if err := s.finish(ctx, k.d); err != nil {
+				return out, err
+			}
+		}
+	}
+	err = s.note(ctx)
+	if fault.ReasonOf(err) == "disk_full" {
+		err = nil // the keeper tries again, and Append says it
+	}
+	return out, err
+}
+
+// everything is what takes space, by day.
+func (s *Store) everything() ([]kept, error) {
+	asides, err := s.asides()
+	if err != nil {
+		return nil, err
+	}
+	var all []kept
+	for _, a := range asides {
+		if a.Day != NoDay {
+			all = append(all, kept{date: a.Day, bytes: a.Bytes, aside: a})
+		}
+	}
+	for _, d := range s.dayList(minMicro, maxMicro) {
+		all = append(all, kept{date: d.date, bytes: d.size(), d: d})
+	}
+	slices.SortStableFunc(all, func(a, b kept) int { return int(a.date) - int(b.date) })
+	return all, nil
+}
+
+// current tells of the days whose size is no reason to remove them: what
+// happens now is in them.
+func (s *Store) current(date Day, all []kept) bool {
+	return date >= min(DayOf(s.opt.Now()), all[len(all)-1].date)
+}
+
+// remove removes a day with its file. Positions that only it knows are written
+// first, else its source files would be read again.
 func (s *Store) remove(ctx context.Context, d *day) error {
 	if err := s.take(ctx); err != nil {
 		return err
 	}
-	defer s.pass()
-	return s.removeDay(ctx, d)
-}
-
-// removeDay removes a day with its file. Positions that only it knew are
-// written first, else its source files would be read again. The caller has the
-// turn.
-func (s *Store) removeDay(ctx context.Context, d *day) error {
-	if s.pending {
-		if err := s.replay(ctx); err != nil {
+	for range 3 {
+		if !d.knowsMore() {
+			break
+		}
+		// It waits for the disk, so it is done without the turn.
+		s.pass()
+		if err := s.note(ctx); err != nil {
+			return err
+		}
+		if err := s.take(ctx); err != nil {
 			return err
 		}
 	}
-	if err := s.flush(ctx); err != nil {
-		return err
+	if d.gone.Load() {
+		s.pass()
+		return nil
 	}
-	s.mu.Lock()
-	if s.days[d.date] == d {
-		delete(s.days, d.date)
+	w, err := s.unlink(ctx, d)
+	s.pass()
+	if w != nil {
+		err = errors.Join(err, w.close())
 	}
-	s.mu.Unlock()
-	s.forgetWriter(d)
-	if err := d.remove(); err != nil {
+	if d.gone.Load() {
+		if err := s.dropFloor(ctx, d.date); err != nil {
+			s.opt.Log.Warn("how many rows a day had is not forgotten", "day", d.date.String(), "error", err)
+		}
+		d.detach()
+		s.mu.Lock()
+		delete(s.dying, d.date)
+		s.mu.Unlock()
+	}
+	if err != nil {
 		return classify(d.path, err)
 	}
 	s.opt.Log.Info("day removed", "day", d.date.String())
 	return nil
 }
 
-// finish makes a segment of the rest of a day that has passed.
-func (s *Store) finish(ctx context.Context, d *day) error {
-	if err := s.take(ctx); err != nil {
+// unlink takes the names of a day's file away; its space is free when nobody
+// reads it any more. The caller has the turn, closes w and detaches the day
+// without it: SQLite neither copies nor removes the log of a file that has no
+// name.
+func (s *Store) unlink(ctx context.Context, d *day) (w *conn, err error) {
+	if s.pending {
+		if err := s.replay(ctx); err != nil {
+			return nil, err
+		}
+	}
+	s.dropDay(d)
+	s.mu.Lock()
+	s.dying[d.date] = d
+	s.mu.Unlock()
+	d.gone.Store(true)
+	var errs []error
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if err := os.Remove(d.path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return d.takeWriter(), errors.Join(errs...)
+}
+
+// dropFloor forgets how many rows a day had, before there can be a new file.
+func (s *Store) dropFloor(ctx context.Context, date Day) error {
+	s.noting.Lock()
+	defer s.noting.Unlock()
+	return s.state.Write(ctx, func(tx *store.Tx) error {
+		_, err := tx.Exec("DELETE FROM floor WHERE day=?", int64(date))
 		return err
-	}
-	defer s.pass()
-	if d.gone.Load() {
-		return nil
-	}
-	if _, err := s.writer(d.date); err != nil {
-		return s.sealFault(d, err)
-	}
-	for len(d.head) > 0 && !d.gone.Load() {
-		n := d.headRows
-		if err := s.sealSome(d, true); err != nil {
-			return err
-		}
-		if !d.gone.Load() && d.headRows == n {
-			return fault.New(fault.Internal, "rows of %s are not made a segment", d.path)
-		}
-	}
-	return nil
+	})
 }

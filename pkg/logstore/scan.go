@@ -3,24 +3,49 @@ package logstore
 import (
 	"context"
 	"database/sql/driver"
-
-	"vpnd/pkg/logline"
-	"vpnd/pkg/logquery"
+	"math/bits"
+	"slices"
 )
 
 // scan asks one day about one plan, over one state of its file.
 type scan struct {
-	ctx  context.Context
-	s    *Store
-	d    *day
-	c    *conn
-	p    *plan
-	keys map[string]int
+	*reading
+	ctx    context.Context
+	s      *Store
+	d      *day
+	p      *plan
+	blocks map[int64]*part // that were read lately
+	kept   int             // bytes of them
+	paging bool            // records of what matches will be shown
+	spare  [4]bitset
+	wanted map[string]*[8]int8 // of services, by level: 0 not asked, 1 no, 2 yes
 }
 
+// bits gives an empty set that is good until the same one is asked for again.
+func (sc *scan) bits(which, n int) bitset {
+	words := (n + 63) / 64
+	if cap(sc.spare[which]) < words {
+		sc.spare[which] = make(bitset, max(words, 256))
+	}
+	s := sc.spare[which][:words]
+	clear(s)
+	return s
+}
+
+// The sets of a scan.
+const (
+	bitsRows = iota // of the chunk that is asked
+	bitsTerm
+	bitsList
+	bitsWord
+)
+
+// keptBlocks bounds the blocks that one query keeps in memory.
+const keptBlocks = 4 << 20
+
 func (s *Store) newScan(ctx context.Context, d *day, c *conn, p *plan) (*scan, error) {
-	keys, err := readKeys(c)
-	return &scan{ctx: ctx, s: s, d: d, c: c, p: p, keys: keys}, err
+	rd, err := newReading(c)
+	return &scan{reading: rd, ctx: ctx, s: s, d: d, p: p, blocks: map[int64]*part{}}, err
 }
 
 // check ends a query whose caller has gone, and lets a day be removed.
@@ -34,18 +59,53 @@ func (sc *scan) check() error {
 	return nil
 }
 
-// segments gives those segments that may hold rows of the plan.
+// segments gives those segments that may hold rows of the plan, with the chunks
+// that may in their mask.
 func (sc *scan) segments() ([]*segment, error) {
 	var out []*segment
 	err := sc.c.each(segmentQuery+" WHERE tmax>=? AND tmin<? AND levels&?<>0", func(r []driver.Value) error {
 		seg, err := readSegment(r)
-		out = append(out, seg)
-		return err
+		if err != nil {
+			return err
+		}
+		for i := range seg.chunks {
+			c := &seg.chunks[i]
+			if c.tmax >= sc.p.since && c.tmin < sc.p.until && c.levels&sc.p.levels != 0 {
+				seg.mask |= 1 << i
+			}
+		}
+		if seg.left = bits.OnesCount64(seg.mask); seg.left > 0 {
+			out = append(out, seg)
+		}
+		return nil
 	}, sc.p.since, sc.p.until, int64(sc.p.levels))
 	return out, err
 }
 
-// minis gives what waits to become segments.
+// chunks gives the chunks of segments that may hold rows of the plan, in the
+// order of time.
+func chunks(segs []*segment) []*chunk {
+	var out []*chunk
+	for _, seg := range segs {
+		for i := range seg.chunks {
+			if seg.mask&(1<<i) != 0 {
+				out = append(out, &seg.chunks[i])
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b *chunk) int {
+		switch {
+		case a.tmin < b.tmin:
+			return -1
+		case a.tmin > b.tmin:
+			return 1
+		}
+		return 0
+	})
+	return out
+}
+
+// minis gives what waits to become chunks.
 func (sc *scan) minis() ([]miniMeta, error) {
 	var out []miniMeta
 	err := sc.c.each("SELECT no, rows, bytes, tmin, tmax, levels FROM mini WHERE tmax>=? AND tmin<? AND levels&?<>0", func(r []driver.Value) error {
@@ -55,8 +115,13 @@ func (sc *scan) minis() ([]miniMeta, error) {
 	return out, err
 }
 
-// found calls fn for the matching rows of a mini, in order of arrival.
-func (sc *scan) found(m miniMeta, fn func(r *row) error) error {
+// inMini calls fn for the matching rows of a mini, in order of arrival.
+func (sc *scan) inMini(m miniMeta, fn func(r *row) error) error {
+	return sc.someOfMini(m, false, func(ID) bool { return true }, fn)
+}
+
+// someOfMini calls fn for the matching rows whose id is wanted.
+func (sc *scan) someOfMini(m miniMeta, backward bool, wanted func(ID) bool, fn func(r *row) error) error {
 	if err := sc.check(); err != nil {
 		return err
 	}
@@ -66,7 +131,7 @@ func (sc *scan) found(m miniMeta, fn func(r *row) error) error {
 	}
 	one := func(i int) error {
 		r := &rows[i]
-		if r.id.Time < sc.p.since || r.id.Time >= sc.p.until || !sc.p.match(&r.rec) {
+		if r.id.Time < sc.p.since || r.id.Time >= sc.p.until || sc.p.levels&(1<<r.rec.Level) == 0 || !wanted(r.id) || !sc.p.match(&r.rec) {
 			return nil
 		}
 		return fn(r)
@@ -76,7 +141,11 @@ func (sc *scan) found(m miniMeta, fn func(r *row) error) error {
 			return h.rows(sc.p.needle, one)
 		}
 	}
-	for i := range rows {
+	for k := range rows {
+		i := k
+		if backward {
+			i = len(rows) - 1 - k
+		}
 		if err := one(i); err != nil {
 			return err
 		}
@@ -84,33 +153,91 @@ func (sc *scan) found(m miniMeta, fn func(r *row) error) error {
 	return nil
 }
 
-// candidates are the rows of a segment that the lexicon leaves over. nil: all.
-// none tells that there are none.
-func (sc *scan) candidates(seg *segment) (set bitset, none bool, err error) {
+// found is what a segment has of one of the plan's word terms: for each list of
+// words that all occur, where each of them does.
+type found struct {
+	not   bool
+	lists [][]hits
+}
+
+// look looks the plan's words up in a segment. A chunk that cannot match leaves
+// the segment's mask.
+func (sc *scan) look(seg *segment) error {
+	if seg.looked {
+		return nil
+	}
+	seg.looked = true
+	for i := range sc.p.words {
+		t := &sc.p.words[i]
+		f := found{not: t.not}
+		any := uint64(0)
+		for _, list := range t.any {
+			both := seg.mask
+			var all []hits
+			for _, w := range list {
+				h, err := sc.c.lookup(seg, w, both)
+				if err != nil {
+					return err
+				}
+				if both &= h.mask; both == 0 {
+					break
+				}
+				all = append(all, h)
+			}
+			if both != 0 {
+				f.lists = append(f.lists, all)
+				any |= both
+			}
+		}
+		if !t.not {
+			if seg.mask &= any; seg.mask == 0 {
+				return nil
+			}
+		}
+		seg.found = append(seg.found, f)
+	}
+	return nil
+}
+
+// candidates are the rows of a chunk that words and zones leave over. nil: all.
+func (sc *scan) candidates(ch *chunk) (set bitset, none bool, err error) {
 	if err := sc.check(); err != nil {
 		return nil, false, err
 	}
-	for i := range sc.p.words {
-		t := &sc.p.words[i]
-		got := newBitset(seg.n)
-		for _, list := range t.any {
-			one, err := sc.all(seg, list)
-			if err != nil {
+	seg := ch.seg
+	if err := sc.look(seg); err != nil {
+		return nil, false, err
+	}
+	if seg.left--; seg.left == 0 {
+		defer func() { seg.found, seg.zones = nil, nil }()
+	}
+	if seg.mask&(1<<ch.at) == 0 {
+		return nil, true, nil
+	}
+	if none, err := sc.excluded(ch); none || err != nil {
+		return nil, none, err
+	}
+	for i := range seg.found {
+		f := &seg.found[i]
+		got := sc.bits(bitsTerm, ch.n)
+		if set == nil && !f.not {
+			got = sc.bits(bitsRows, ch.n)
+		}
+		for _, list := range f.lists {
+			if err := sc.allOf(list, ch, got); err != nil {
 				return nil, false, err
 			}
-			if one != nil {
-				got.or(one)
-			}
 		}
-		if t.not {
+		switch {
+		case f.not:
 			if set == nil {
-				set = newBitset(seg.n)
-				set.fill(seg.n)
+				set = sc.bits(bitsRows, ch.n)
+				set.fill(ch.n)
 			}
 			set.andNot(got)
-		} else if set == nil {
+		case set == nil:
 			set = got
-		} else {
+		default:
 			set.and(got)
 		}
 		if set.empty() {
@@ -120,166 +247,105 @@ func (sc *scan) candidates(seg *segment) (set bitset, none bool, err error) {
 	return set, false, nil
 }
 
-// all gives the rows that have every word of the list, nil for none.
-func (sc *scan) all(seg *segment, list []word) (bitset, error) {
-	var set bitset
-	for _, w := range list {
-		one := newBitset(seg.n)
-		ok, err := sc.c.lookup(seg.no, seg.n, w.token, w.prefix, one)
-		if err != nil || !ok {
-			return nil, err
-		}
-		if set == nil {
-			set = one
-			continue
-		}
-		if set.and(one); set.empty() {
-			return nil, nil
+// allOf adds to set the rows of a chunk that have every word of a list.
+func (sc *scan) allOf(list []hits, ch *chunk, set bitset) error {
+	for i := range list {
+		if list[i].mask&(1<<ch.at) == 0 {
+			return nil
 		}
 	}
-	return set, nil
-}
-
-// matching gives the rows of a block that match, nil for none. cand are the
-// candidates of the whole segment.
-func (sc *scan) matching(b *block, cand bitset) (bitset, error) {
-	if err := sc.check(); err != nil {
-		return nil, err
+	if len(list) == 1 {
+		return list[0].into(set, ch.at, ch.n)
 	}
-	m := b.meta
-	if m.tmax < sc.p.since || m.tmin >= sc.p.until {
-		return nil, nil
-	}
-	var set bitset
-	if cand == nil {
-		set = newBitset(m.n)
-		set.fill(m.n)
-	} else if set = cand.slice(m.start, m.n); set.empty() {
-		return nil, nil
-	}
-	if m.tmin < sc.p.since || m.tmax >= sc.p.until {
-		if err := sc.inTime(b, set); err != nil {
-			return nil, err
-		}
-	}
-	for _, f := range sc.p.columns {
-		if set.empty() {
-			return nil, nil
-		}
-		if err := f.filter(b, set); err != nil {
-			return nil, err
-		}
-	}
-	if set.empty() {
-		return nil, nil
-	}
-	for _, match := range sc.p.phrases {
-		if err := b.keep(set, set, match); err != nil {
-			return nil, err
-		}
-	}
-	if set.empty() {
-		return nil, nil
-	}
-	return set, nil
-}
-
-func (sc *scan) inTime(b *block, set bitset) error {
-	c, err := b.column(colTime)
-	if err != nil {
+	both := sc.bits(bitsList, ch.n)
+	if err := list[0].into(both, ch.at, ch.n); err != nil {
 		return err
 	}
-	from, to := c.search(sc.p.since), c.search(sc.p.until)
-	for i := set.next(0); i >= 0; i = set.next(i + 1) {
-		if i < from || i >= to {
-			set.clear(i)
+	for i := range list[1:] {
+		one := sc.bits(bitsWord, ch.n)
+		if err := list[i+1].into(one, ch.at, ch.n); err != nil {
+			return err
 		}
+		both.and(one)
 	}
+	set.or(both)
 	return nil
 }
 
-// filter takes the rows out of set that the term does not hold for. Each value
-// of the block is asked about once.
-func (f *fieldTerm) filter(b *block, set bitset) error {
-	v, err := b.view(f.field)
-	if err != nil {
-		return err
+// excluded tells whether the chunk's zones say that no row matches.
+func (sc *scan) excluded(ch *chunk) (bool, error) {
+	if len(sc.p.columns) == 0 {
+		return false, nil
 	}
-	odd := bitset(nil)
-	known := make([]int8, v.codes())
-	none := int8(0)
-	numbers := f.term.Op != logquery.Equal && v.col != nil && v.col.form == formInts
-	for i := set.next(0); i >= 0; i = set.next(i + 1) {
-		if v.odd != nil && v.odd.has(i) {
-			if odd == nil {
-				odd = newBitset(b.meta.n)
+	zones, err := sc.c.segmentZones(ch.seg)
+	if err != nil {
+		return false, err
+	}
+	asked := make([]zone, len(sc.p.columns))
+	_, more, err := eachZone(zones[ch.at], func(name string, z *zone) bool {
+		for i, f := range sc.p.columns {
+			if f.field == name {
+				asked[i] = *z
 			}
-			odd.set(i)
+		}
+		return true
+	})
+	if err != nil {
+		return false, err
+	}
+	for i, f := range sc.p.columns {
+		if asked[i].rows == 0 && more && f.slot < 0 {
+			continue // it may be one of those without a zone
+		}
+		if f.excludes(&asked[i], ch.n) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// block reads a block, or takes it from those that were read lately.
+func (sc *scan) block(ch *chunk, no int) (*part, error) {
+	id := blockID(ch.no, no)
+	if b := sc.blocks[id]; b != nil {
+		return b, nil
+	}
+	if err := sc.check(); err != nil {
+		return nil, err
+	}
+	b, size, err := sc.reading.block(ch, no)
+	if err != nil {
+		return nil, err
+	}
+	if sc.kept += size; sc.kept > keptBlocks {
+		clear(sc.blocks)
+		sc.kept = size
+	}
+	sc.blocks[id] = b
+	return b, nil
+}
+
+// eachBlock calls fn for the blocks of a chunk that have members of set, with
+// the first row of the block and the members in it, until there is no need for
+// more.
+func (sc *scan) eachBlock(ch *chunk, set bitset, backward bool, fn func(b *part, no, from int, rows bitset) (more bool, err error)) error {
+	blocks := ch.countBlocks()
+	for k := range blocks {
+		no := k
+		if backward {
+			no = blocks - 1 - k
+		}
+		from, to := ch.span(no)
+		if i := set.next(from); i < 0 || i >= to {
 			continue
 		}
-		code, ok := v.code(i)
-		state := &none
-		if ok {
-			state = &known[code]
+		b, err := sc.block(ch, no)
+		if err != nil {
+			return err
 		}
-		if *state == 0 {
-			*state = 1
-			if ok && numbers && f.holdsInt(v.col.int(code)) || !(ok && numbers) && f.holds(v, code, ok) {
-				*state = 2
-			}
-		}
-		if *state == 1 {
-			set.clear(i)
+		if more, err := fn(b, no, from, set.slice(from, to-from)); !more || err != nil {
+			return err
 		}
 	}
-	if odd == nil {
-		return nil
-	}
-	return b.keep(set, odd, f.match)
-}
-
-// holdsInt is holds for a whole number that needs no reading. Those of a column
-// have at most 18 digits, and become the same float64 as their text.
-func (f *fieldTerm) holdsInt(n int64) bool {
-	x, want := float64(n), f.term.Number[0]
-	is := false
-	switch f.term.Op {
-	case logquery.Less:
-		is = x < want
-	case logquery.LessEqual:
-		is = x <= want
-	case logquery.Greater:
-		is = x > want
-	case logquery.GreaterEqual:
-		is = x >= want
-	}
-	return is != f.term.Not
-}
-
-func (f *fieldTerm) holds(v *view, code int, ok bool) bool {
-	var r logline.Record
-	switch {
-	case !ok:
-	case f.field == "level":
-		r.Level = logline.Level(code)
-	case f.slot >= 0:
-		*slotOf(&r, f.slot) = v.val(code)
-	default:
-		r.Fields = []logline.Field{{Key: f.field, Value: v.val(code)}}
-	}
-	return f.match(&r)
-}
-
-// keep takes those of the rows out of set whose record does not match.
-func (b *block) keep(set, rows bitset, match func(*logline.Record) bool) error {
-	var list []int
-	for i := rows.next(0); i >= 0; i = rows.next(i + 1) {
-		list = append(list, i)
-	}
-	return b.records(list, func(i int, r row) error {
-		if !match(&r.rec) {
-			set.clear(i)
-		}
-		return nil
-	})
+	return nil
 }

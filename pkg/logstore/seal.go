@@ -13,7 +13,7 @@ const maxMinis = 256
 // queue asks the sealer to look at a day that has enough rows. Its caller has
 // the turn.
 func (s *Store) queue(d *day) {
-	if d.queued || d.headRows < segmentRows && d.headBytes < segmentBytes && len(d.head) < maxMinis {
+	if d.queued || d.headRows < s.chunkRows && d.headBytes < segmentBytes && len(d.head) < maxMinis {
 		return
 	}
 	select {
@@ -49,7 +49,12 @@ func (s *Store) sealDay(ctx context.Context, d *day) error {
 		return err
 	}
 	d.queued = false
-	err := s.sealSome(d, false)
+	err := s.sealSome(d)
+	if err == nil {
+		d.merging = true
+		_, err = s.mergeSome(d, false)
+		d.merging = false
+	}
 	if err == nil {
 		s.queue(d)
 	}
@@ -57,63 +62,22 @@ func (s *Store) sealDay(ctx context.Context, d *day) error {
 	return err
 }
 
-// sealSome turns the oldest rows of a day that wait into a segment, or a
-// trickle into fewer pieces. With all it takes them however few they are. It is
-// called with the turn, and gives it up while it works unless all is set.
-func (s *Store) sealSome(d *day, all bool) error {
+// sealSome turns the oldest rows of a day that wait into a chunk, or a trickle
+// into fewer pieces. It is called with the turn, and gives it up while it works.
+func (s *Store) sealSome(d *day) error {
 	if d.gone.Load() {
 		return nil
 	}
-	var take []miniMeta
-	rows, bytes := 0, 0
-	for _, m := range d.head {
-		if rows >= segmentRows || bytes >= segmentBytes {
-			break
-		}
-		take = append(take, m)
-		rows += m.rows
-		bytes += m.bytes
-	}
-	full := rows >= segmentRows || bytes >= segmentBytes
-	switch {
-	case len(take) == 0:
-		return nil
-	case !full && !all && len(d.head) >= maxMinis:
-		if ok, err := s.merge(d); ok || err != nil {
-			return s.sealFault(d, err)
-		}
-		all = true
-	case !full && !all:
-		return nil
-	}
-	var merged *segment
-	if !full {
-		var err error
-		if merged, err = s.lastSmall(d, rows); err != nil {
-			return classify(d.path, err)
-		}
-	}
-	keys := d.keys
-	if !all {
-		s.pass()
-	}
-	b, err := s.collect(d, take, merged, keys)
-	if !all {
-		<-s.turn
-	}
-	if err != nil {
-		return s.sealFault(d, err)
-	}
-	// While the turn was away a purge may have rewritten what was taken.
-	for i, m := range take {
-		if s.closed || d.gone.Load() || i >= len(d.head) || d.head[i].no != m.no {
+	if d.headRows < s.chunkRows && d.headBytes < segmentBytes {
+		if len(d.head) < maxMinis {
 			return nil
 		}
+		if ok, err := s.mergeMinis(d); ok || err != nil {
+			return s.sealFault(d, err)
+		}
 	}
-	if _, err := s.writer(d.date); err != nil {
-		return s.sealFault(d, err)
-	}
-	return s.sealFault(d, s.replace(d, take, merged, b))
+	_, err := s.index(d)
+	return err
 }
 
 func (s *Store) sealFault(d *day, err error) error {
@@ -128,7 +92,11 @@ func (s *Store) collect(d *day, take []miniMeta, merged *segment, keys map[strin
 	var rows []row
 	err = d.read(func(c *conn) error {
 		if merged != nil {
-			if rows, err = s.segmentRows(c, merged); err != nil {
+			rd, err := newReading(c)
+			if err != nil {
+				return err
+			}
+			if rows, err = rd.all(&merged.chunks[0]); err != nil {
 				return err
 			}
 		}
@@ -144,12 +112,13 @@ func (s *Store) collect(d *day, take []miniMeta, merged *segment, keys map[strin
 	if err != nil || len(rows) == 0 {
 		return nil, err
 	}
-	return buildSegment(rows, keys), nil
+	return buildChunk(rows, keys), nil
 }
 
-// replace puts a segment in the place of what it was made of.
+// replace puts a chunk, which is a segment of its own, in the place of what it
+// was made of.
 func (s *Store) replace(d *day, take []miniMeta, old *segment, b *built) error {
-	no, keys := d.nextNo, d.keys
+	keys := d.keys
 	err := d.w.tx(func() error {
 		for _, m := range take {
 			if err := d.w.run("DELETE FROM mini WHERE no=?", m.no); err != nil {
@@ -160,27 +129,29 @@ func (s *Store) replace(d *day, take []miniMeta, old *segment, b *built) error {
 			if err := dropSegment(d.w, old.no); err != nil {
 				return err
 			}
+			if err := dropChunk(d.w, old.chunks[0].no); err != nil {
+				return err
+			}
 		}
 		if b == nil {
 			return nil
 		}
-		b.no = no
-		if keys = addKeys(d.keys, b.keys); len(keys) > len(d.keys) {
-			for name, col := range b.keys {
-				if err := d.w.run("INSERT OR IGNORE INTO key (col, name) VALUES (?, ?)", int64(col), name); err != nil {
-					return err
-				}
-			}
-		}
-		if err := insertSegment(d.w, b); err != nil {
+		var err error
+		if keys, err = s.insertBuilt(d, keys, b, d.nextNo); err != nil {
 			return err
 		}
-		return d.w.run("UPDATE next SET no=?", no+1)
+		if err := insertSegment(d.w, newSegment(d.nextNo, []chunk{b.chunk}), b.leaves, []string{b.zone}); err != nil {
+			return err
+		}
+		return d.w.run("UPDATE next SET no=?", d.nextNo+1)
 	})
 	if err != nil {
 		return err
 	}
-	d.nextNo, d.keys = no+1, keys
+	if b != nil {
+		d.nextNo, d.keys = d.nextNo+1, keys
+	}
+	d.joined = false
 	for _, m := range take {
 		s.cache.drop(d, m.no)
 		d.headRows -= m.rows
@@ -188,6 +159,21 @@ func (s *Store) replace(d *day, take []miniMeta, old *segment, b *built) error {
 	}
 	d.head = slices.Clone(d.head[len(take):])
 	return nil
+}
+
+// insertBuilt writes a chunk under a number, with the columns of fields that
+// are new. It gives all that are known then.
+func (s *Store) insertBuilt(d *day, known map[string]int, b *built, no int64) (map[string]int, error) {
+	b.no = no
+	keys := addKeys(known, b.keys)
+	if len(keys) > len(known) {
+		for name, col := range b.keys {
+			if err := d.w.run("INSERT OR IGNORE INTO key (col, name) VALUES (?, ?)", int64(col), name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return keys, insertChunk(d.w, b)
 }
 
 func addKeys(known, more map[string]int) map[string]int {
@@ -207,41 +193,8 @@ func addKeys(known, more map[string]int) map[string]int {
 	return out
 }
 
-func insertSegment(c *conn, b *built) error {
-	if err := c.run("INSERT INTO segment (no, rows, tmin, tmax, levels, blocks) VALUES (?, ?, ?, ?, ?, ?)",
-		b.no, int64(b.n), b.tmin, b.tmax, int64(b.levels), encodeBlocks(b.blocks)); err != nil {
-		return err
-	}
-	slices.SortFunc(b.cols, func(x, y colBlob) int {
-		return int(columnID(0, x.col, x.block) - columnID(0, y.col, y.block))
-	})
-	for _, col := range b.cols {
-		if err := c.run("INSERT INTO col (id, data) VALUES (?, ?)", columnID(b.no, col.col, col.block), col.data); err != nil {
-			return err
-		}
-	}
-	for _, l := range b.leaves {
-		if err := c.run("INSERT INTO leaf (segment, first, data) VALUES (?, ?, ?)", b.no, []byte(l.first), l.data); err != nil {
-			return err
-		}
-	}
-	if b.rollup == nil {
-		return nil
-	}
-	return c.run("INSERT INTO rollup (segment, data) VALUES (?, ?)", b.no, b.rollup)
-}
-
-func dropSegment(c *conn, no int64) error {
-	for _, query := range []string{"DELETE FROM segment WHERE no=?", "DELETE FROM leaf WHERE segment=?", "DELETE FROM rollup WHERE segment=?"} {
-		if err := c.run(query, no); err != nil {
-			return err
-		}
-	}
-	return c.run("DELETE FROM col WHERE id>=? AND id<?", columnID(no, 0, 0), columnID(no+1, 0, 0))
-}
-
-// lastSmall is the newest segment when it has room for n rows more: late lines
-// must not leave a trail of tiny segments.
+// lastSmall is the newest segment when it is one chunk with room for n rows
+// more: late lines must not leave a trail of tiny ones.
 func (s *Store) lastSmall(d *day, n int) (*segment, error) {
 	var last *segment
 	if _, err := s.writer(d.date); err != nil {
@@ -251,14 +204,14 @@ func (s *Store) lastSmall(d *day, n int) (*segment, error) {
 		last, err = readSegment(r)
 		return err
 	})
-	if err != nil || last == nil || last.n+n > segmentRows || len(last.blocks) >= segmentRows/blockRows {
+	if err != nil || last == nil || len(last.chunks) > 1 || last.n+n > s.chunkRows || last.chunks[0].blocks != nil {
 		return nil, err
 	}
 	return last, nil
 }
 
-// merge joins the newest minis of a day to one, unless few would be.
-func (s *Store) merge(d *day) (ok bool, err error) {
+// mergeMinis joins the newest minis of a day to one, unless few would be.
+func (s *Store) mergeMinis(d *day) (ok bool, err error) {
 	if _, err := s.writer(d.date); err != nil {
 		return false, err
 	}
@@ -314,7 +267,7 @@ func (s *Store) Settle(ctx context.Context) error {
 		var waiting *day
 		for _, d := range s.dayList(minMicro, maxMicro) {
 			s.queue(d)
-			if d.queued {
+			if d.queued || d.merging {
 				waiting = d
 			}
 		}

@@ -1,23 +1,22 @@
 package logstore
 
 import (
+	"database/sql/driver"
 	"encoding/binary"
-	"slices"
-	"strings"
-
-	"vpnd/pkg/logline"
 )
 
-// Bounds of a segment and its blocks. A block is what is read to show one row;
-// a segment is what one lookup of a word costs.
+// Bounds of chunks, their blocks and segments. A block is what is read to show
+// one row, a chunk what is read of a field to count its values; a segment is
+// what one lookup of a word costs.
 const (
-	segmentRows  = 8192
+	segmentRows  = 8192 // of a chunk
 	segmentBytes = 8 << 20
-	blockRows    = 1024
-	blockBytes   = 512 << 10
+	blockRows    = 128
+	blockBytes   = 128 << 10
+	mergeChunks  = 16 // of a segment; a set of chunks is a word of 64 bits
 )
 
-// Columns of a block. Fields have the numbers of the day's table key.
+// Columns. Fields have the numbers of the day's table key.
 const (
 	colTime = iota + 1
 	colSeq
@@ -33,370 +32,250 @@ const (
 	maxKeys = 240
 )
 
-// columnID puts the columns of a block beside each other: to show one row, all
-// of them are read.
-func columnID(segment int64, col, block int) int64 {
-	return segment<<24 | int64(block)<<16 | int64(col)
+// columnID puts the columns of a chunk, and blockID its blocks, beside each
+// other.
+func columnID(chunk int64, col int) int64 { return chunk<<16 | int64(col) }
+func blockID(chunk int64, no int) int64   { return chunk<<16 | int64(no) }
+func leafID(segment int64, no int) int64  { return segment<<24 | int64(no) }
+
+// chunk is up to 8192 rows in the order of time, then arrival.
+type chunk struct {
+	no         int64
+	n          int // rows
+	tmin, tmax int64
+	levels     int   // bit l: rows of level l
+	blocks     []int // first row of each block; nil: one every blockRows
+	wide       []int // columns that only its blocks have
+
+	seg *segment
+	at  int // in seg
 }
 
-// segment is what the table of segments says about one.
+// segment is some chunks with one lexicon.
 type segment struct {
 	no         int64
 	n          int // rows
 	tmin, tmax int64
-	levels     int // bit l: rows of level l
-	blocks     []blockMeta
+	levels     int
+	bytes      int // of the lexicon
+	chunks     []chunk
+
+	looked bool     // what the plan's words found is in found
+	mask   uint64   // chunks that may have rows of the plan
+	left   int      // chunks that were not asked yet
+	found  []found  // see scan.look
+	zones  []string // of each chunk, once they were read
 }
 
-type blockMeta struct {
-	start, n   int
-	tmin, tmax int64
-}
-
-type colBlob struct {
-	col, block int
-	data       []byte
-}
-
-// built is a segment ready to be written.
-type built struct {
-	segment
-	cols   []colBlob
-	leaves []leaf
-	rollup []byte
-	keys   map[string]int // those that got a column
-}
-
-func compareRows(a, b row) int {
-	switch {
-	case a.id.less(b.id):
-		return -1
-	case b.id.less(a.id):
-		return 1
+// newSegment is of chunks of one day, oldest first.
+func newSegment(no int64, chunks []chunk) *segment {
+	s := &segment{no: no, chunks: chunks, tmin: maxMicro, tmax: minMicro}
+	for i := range chunks {
+		c := &chunks[i]
+		c.seg, c.at = s, i
+		s.n += c.n
+		s.tmin, s.tmax = min(s.tmin, c.tmin), max(s.tmax, c.tmax)
+		s.levels |= c.levels
 	}
-	return 0
-}
-
-// buildSegment sorts rows and makes a segment of them. keys are the day's field
-// columns; new fields get numbers of their own while there are any left.
-func buildSegment(rows []row, keys map[string]int) *built {
-	slices.SortFunc(rows, compareRows)
-	s := &built{keys: map[string]int{}}
-	s.n = len(rows)
-	s.tmin, s.tmax = rows[0].id.Time, rows[len(rows)-1].id.Time
-	for i := range rows {
-		s.levels |= 1 << rows[i].rec.Level
-	}
-	w := &segmentWriter{built: s, known: keys, lex: newLexiconWriter()}
-	w.chooseKeys(rows)
-	for start := 0; start < len(rows); {
-		n, size := 0, 0
-		for start+n < len(rows) && n < blockRows && (n == 0 || size < blockBytes) {
-			size += rowSize(&rows[start+n].rec) - 320
-			n++
-		}
-		w.block(rows[start:start+n], start)
-		start += n
-	}
-	s.leaves = w.lex.leaves(s.n)
-	s.rollup = encodeRollup(rows)
 	return s
 }
 
-type segmentWriter struct {
-	*built
-	known  map[string]int
-	lex    *lexiconWriter
-	enc    columnWriter
-	values []string
-	rows   []int
-}
+const segmentQuery = "SELECT no, bytes, chunks FROM segment"
 
-// chooseKeys gives columns to the fields that several rows of the segment have.
-func (w *segmentWriter) chooseKeys(rows []row) {
-	count := map[string]int{}
-	var order []string
-	for i := range rows {
-		for k := range rows[i].rec.Fields {
-			key := rows[i].rec.Fields[k].Key
-			if count[key] == 0 {
-				if len(count) >= 4*maxKeys {
-					continue // somebody invents names: these stay in the rest
-				}
-				order = append(order, key)
-			}
-			count[key]++
-		}
-	}
-	next := colKey
-	for _, c := range w.known {
-		next = max(next, c+1)
-	}
-	for _, key := range order {
-		if c, ok := w.known[key]; ok {
-			w.keys[key] = c
-		} else if count[key]*64 >= len(rows) && next < colKey+maxKeys && len(key) <= 256 {
-			w.keys[key] = next
-			next++
-		}
-	}
-}
-
-func (w *segmentWriter) add(col, block int, data []byte) {
-	w.cols = append(w.cols, colBlob{col, block, data})
-}
-
-func (w *segmentWriter) block(rows []row, start int) {
-	b := len(w.blocks)
-	w.blocks = append(w.blocks, blockMeta{start, len(rows), rows[0].id.Time, rows[len(rows)-1].id.Time})
-	ints := make([]int64, len(rows))
-	numbers := func(col int, f func(i int) int64) {
-		for i := range rows {
-			ints[i] = f(i)
-		}
-		w.add(col, b, encodeInts(ints))
-	}
-	numbers(colTime, func(i int) int64 { return rows[i].id.Time })
-	numbers(colSeq, func(i int) int64 { return rows[i].id.Seq - int64(i) }) // one number when they arrived in order
-	numbers(colLevel, func(i int) int64 { return int64(rows[i].rec.Level) })
-	numbers(colCut, func(i int) int64 {
-		if rows[i].rec.Cut {
-			return 1
-		}
-		return 0
-	})
-	for i := range rows {
-		w.lex.add(marked(levelMark, levelTexts[rows[i].rec.Level]), start+i)
-	}
-	for slot := range slotNames {
-		w.values, w.rows = w.values[:0], w.rows[:0]
-		for i := range rows {
-			w.values = append(w.values, *slotOf(&rows[i].rec, slot))
-			w.rows = append(w.rows, start+i)
-		}
-		w.column(colSlot+slot, b)
-	}
-	w.fields(rows, start, b)
-}
-
-// column encodes w.values, which belong to w.rows.
-func (w *segmentWriter) column(col, block int) {
-	w.add(col, block, w.enc.encode(w.values))
-	switch col {
-	case colSlot + slotService:
-		w.lex.mark(serviceMark, w.values, w.rows)
-	case colSlot + slotFile:
-		w.lex.mark(fileMark, w.values, w.rows)
-	default:
-		w.lex.column(w.values, w.rows, w.enc.dict, w.enc.codes)
-	}
-}
-
-// fields writes each row's shape (the names and kinds of its fields, in order),
-// then the values of each field in a column, and those of rare fields in one.
-func (w *segmentWriter) fields(rows []row, start, b int) {
-	type stream struct {
-		values []string
-		rows   []int
-	}
-	streams := map[int]*stream{}
-	var order []int
-	shapes := make([]string, len(rows))
-	known := map[string]string{}
-	var buf []byte
-	for i := range rows {
-		buf = buf[:0]
-		for k := range rows[i].rec.Fields {
-			f := &rows[i].rec.Fields[k]
-			buf = append(buf, byte(f.Kind))
-			buf = appendString(buf, f.Key)
-			col, ok := w.keys[f.Key]
-			if !ok {
-				col = colRest
-			}
-			s := streams[col]
-			if s == nil {
-				s = &stream{}
-				streams[col] = s
-				order = append(order, col)
-			}
-			s.values = append(s.values, f.Value)
-			s.rows = append(s.rows, start+i)
-			switch f.Key { // a second service or file of a row is looked up like the first
-			case "service":
-				w.lex.add(marked(serviceMark, f.Value), start+i)
-			case "file":
-				w.lex.add(marked(fileMark, f.Value), start+i)
-			}
-		}
-		shape, ok := known[string(buf)]
-		if !ok {
-			shape = string(buf)
-			known[shape] = shape
-		}
-		shapes[i] = shape
-	}
-	w.add(colShape, b, w.enc.encode(shapes))
-	for _, col := range order {
-		w.values, w.rows = append(w.values[:0], streams[col].values...), append(w.rows[:0], streams[col].rows...)
-		w.column(col, b)
-	}
-}
-
-// shape is what the shape column says about a row.
-type shape []shapeField
-
-type shapeField struct {
-	key  string
-	kind logline.Kind
-}
-
-func parseShape(s string) (shape, error) {
-	r := reader{b: s}
-	var out shape
-	for r.left() > 0 && !r.bad {
-		kind := logline.Kind(r.byte())
-		out = append(out, shapeField{r.string(), kind})
-	}
-	if r.bad {
+func readSegment(r []driver.Value) (*segment, error) {
+	blob, ok := r[2].([]byte)
+	if !ok {
 		return nil, errDamaged
 	}
-	return out, nil
+	chunks, err := decodeChunks(blob)
+	if err != nil {
+		return nil, err
+	}
+	s := newSegment(integer(r[0]), chunks)
+	s.bytes = int(integer(r[1]))
+	return s, nil
 }
 
-func encodeBlocks(blocks []blockMeta) []byte {
-	b := newFrame(len(blocks) * 20)
-	b = binary.AppendUvarint(b, uint64(len(blocks)))
-	for _, m := range blocks {
-		b = binary.AppendUvarint(b, uint64(m.n))
-		b = binary.AppendUvarint(b, uint64(m.tmin))
-		b = binary.AppendUvarint(b, uint64(m.tmax-m.tmin))
+func encodeChunks(chunks []chunk) []byte {
+	b := newFrame(len(chunks) * 64)
+	b = binary.AppendUvarint(b, uint64(len(chunks)))
+	for i := range chunks {
+		c := &chunks[i]
+		b = binary.AppendUvarint(b, uint64(c.no))
+		b = binary.AppendUvarint(b, uint64(c.n))
+		b = binary.AppendUvarint(b, uint64(c.tmin))
+		b = binary.AppendUvarint(b, uint64(c.tmax-c.tmin))
+		b = append(b, byte(c.levels))
+		b = appendNumbers(b, c.wide)
+		b = appendNumbers(b, c.blocks)
 	}
 	return sealFrame(b)
 }
 
-func decodeBlocks(blob []byte, n int) ([]blockMeta, error) {
-	body, err := openFrame(blob)
-	if err != nil {
-		return nil, err
+// appendNumbers writes numbers that rise.
+func appendNumbers(b []byte, numbers []int) []byte {
+	b = binary.AppendUvarint(b, uint64(len(numbers)))
+	last := 0
+	for _, n := range numbers {
+		b = binary.AppendUvarint(b, uint64(n-last))
+		last = n
 	}
-	r := reader{b: string(body)}
-	k := r.int()
-	if k > len(body) {
-		return nil, errDamaged
-	}
-	out := make([]blockMeta, k)
-	at := 0
-	for i := range out {
-		out[i].start, out[i].n = at, r.int()
-		out[i].tmin = int64(r.uvarint())
-		out[i].tmax = out[i].tmin + int64(r.uvarint())
-		at += out[i].n
-	}
-	if r.bad || at != n {
-		return nil, errDamaged
-	}
-	return out, nil
+	return b
 }
 
-// rollup counts a segment's rows by minute, service and level.
-type rollup struct {
-	services []string
-	cells    []cell // in the order of minutes
-}
-
-type cell struct {
-	minute  int64 // since 1970
-	service int
-	level   logline.Level
-	n       int64
-}
-
-const microsAMinute = 60 * 1000 * 1000
-
-// encodeRollup gives nothing when a row has a second service or level among its
-// fields: then the counts would not tell the whole.
-func encodeRollup(rows []row) []byte {
-	type key struct {
-		minute  int64
-		service string
-		level   logline.Level
-	}
-	counts := map[key]int64{}
-	for i := range rows {
-		r := &rows[i].rec
-		for k := range r.Fields {
-			if r.Fields[k].Key == "service" || r.Fields[k].Key == "level" {
-				return nil
-			}
-		}
-		counts[key{floorDiv(rows[i].id.Time, microsAMinute), r.Service, r.Level}]++
-	}
-	keys := make([]key, 0, len(counts))
-	codes := map[string]int{}
-	var services []string
-	for k := range counts {
-		keys = append(keys, k)
-		if _, ok := codes[k.service]; !ok {
-			codes[k.service] = len(services)
-			services = append(services, k.service)
-		}
-	}
-	slices.SortFunc(keys, func(a, b key) int {
-		if a.minute != b.minute {
-			return int(a.minute - b.minute)
-		}
-		if a.level != b.level {
-			return int(a.level - b.level)
-		}
-		return strings.Compare(a.service, b.service)
-	})
-	b := newFrame(len(keys)*4 + 256)
-	b = binary.AppendUvarint(b, uint64(len(services)))
-	for _, s := range services {
-		b = appendString(b, s)
-	}
-	b = binary.AppendUvarint(b, uint64(len(keys)))
-	minute := int64(0)
-	for _, k := range keys {
-		b = binary.AppendUvarint(b, uint64(k.minute-minute))
-		minute = k.minute
-		b = binary.AppendUvarint(b, uint64(codes[k.service])<<3|uint64(k.level))
-		b = binary.AppendUvarint(b, uint64(counts[k]))
-	}
-	return sealFrame(b)
-}
-
-func decodeRollup(blob []byte) (*rollup, error) {
-	body, err := openFrame(blob)
-	if err != nil {
-		return nil, err
-	}
-	r := reader{b: string(body)}
-	k := r.int()
-	if k > len(body) {
-		return nil, errDamaged
-	}
-	out := &rollup{services: make([]string, k)}
-	for i := range out.services {
-		out.services[i] = r.string()
-	}
+func (r *reader) numbers() []int {
 	n := r.int()
-	if n > len(body) {
+	if n > r.left() {
+		r.fail()
+	}
+	if n == 0 || r.bad {
+		return nil
+	}
+	out := make([]int, n)
+	last := 0
+	for i := range out {
+		last += r.int()
+		out[i] = last
+	}
+	return out
+}
+
+func decodeChunks(blob []byte) ([]chunk, error) {
+	body, err := openFrame(blob)
+	if err != nil {
+		return nil, err
+	}
+	r := reader{b: body}
+	k := r.int()
+	if k < 1 || k > 64 {
 		return nil, errDamaged
 	}
-	out.cells = make([]cell, n)
-	minute := int64(0)
-	for i := range out.cells {
-		minute += int64(r.uvarint())
-		c := r.uvarint()
-		out.cells[i] = cell{minute, int(c >> 3), logline.Level(c & 7), int64(r.uvarint())}
-		if out.cells[i].service >= k {
+	out := make([]chunk, k)
+	for i := range out {
+		c := &out[i]
+		c.no, c.n = int64(r.uvarint()), r.int()
+		c.tmin = int64(r.uvarint())
+		c.tmax = c.tmin + int64(r.uvarint())
+		c.levels = int(r.byte())
+		c.wide, c.blocks = r.numbers(), r.numbers()
+		if c.n < 1 || c.n > 1<<20 || c.tmax < c.tmin || c.tmax-c.tmin > microsADay || !c.blocksFit() {
 			return nil, errDamaged
 		}
 	}
 	if r.bad {
 		return nil, errDamaged
 	}
+	return out, nil
+}
+
+func (c *chunk) blocksFit() bool {
+	for i, from := range c.blocks {
+		if (i == 0) != (from == 0) || i > 0 && from <= c.blocks[i-1] || from >= c.n {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *chunk) countBlocks() int {
+	if c.blocks == nil {
+		return (c.n + blockRows - 1) / blockRows
+	}
+	return len(c.blocks)
+}
+
+// span is the rows [from, to) of a block.
+func (c *chunk) span(block int) (from, to int) {
+	switch {
+	case c.blocks == nil:
+		return block * blockRows, min((block+1)*blockRows, c.n)
+	case block+1 < len(c.blocks):
+		return c.blocks[block], c.blocks[block+1]
+	}
+	return c.blocks[block], c.n
+}
+
+func insertSegment(c *conn, s *segment, leaves []leaf, zones []string) error {
+	size := 0
+	for i, l := range leaves {
+		id := leafID(s.no, i)
+		if err := c.run("INSERT INTO leaf (id, data) VALUES (?, ?)", id, l.data); err != nil {
+			return err
+		}
+		if err := c.run("INSERT INTO lexeme (segment, first, leaf) VALUES (?, ?, ?)", s.no, []byte(l.first), id); err != nil {
+			return err
+		}
+		size += len(l.data)
+	}
+	b := newFrame(0)
+	for _, z := range zones {
+		b = appendString(b, z)
+	}
+	if err := c.run("INSERT INTO zone (segment, data) VALUES (?, ?)", s.no, sealFrame(b)); err != nil {
+		return err
+	}
+	return c.run("INSERT INTO segment (no, tmin, tmax, levels, rows, bytes, chunks) VALUES (?, ?, ?, ?, ?, ?, ?)",
+		s.no, s.tmin, s.tmax, int64(s.levels), int64(s.n), int64(size), encodeChunks(s.chunks))
+}
+
+// dropSegment removes a segment but not its chunks.
+func dropSegment(c *conn, no int64) error {
+	for _, query := range []string{"DELETE FROM segment WHERE no=?", "DELETE FROM lexeme WHERE segment=?", "DELETE FROM zone WHERE segment=?"} {
+		if err := c.run(query, no); err != nil {
+			return err
+		}
+	}
+	return c.run("DELETE FROM leaf WHERE id>=? AND id<?", leafID(no, 0), leafID(no+1, 0))
+}
+
+func insertChunk(c *conn, b *built) error {
+	for _, col := range b.cols {
+		if err := c.run("INSERT INTO col (id, data) VALUES (?, ?)", columnID(b.no, col.col), col.data); err != nil {
+			return err
+		}
+	}
+	for i, data := range b.rows {
+		if err := c.run("INSERT INTO block (id, data) VALUES (?, ?)", blockID(b.no, i), data); err != nil {
+			return err
+		}
+	}
+	if b.rollup == nil {
+		return nil
+	}
+	return c.run("INSERT INTO rollup (chunk, data) VALUES (?, ?)", b.no, b.rollup)
+}
+
+func dropChunk(c *conn, no int64) error {
+	if err := c.run("DELETE FROM rollup WHERE chunk=?", no); err != nil {
+		return err
+	}
+	if err := c.run("DELETE FROM col WHERE id>=? AND id<?", columnID(no, 0), columnID(no+1, 0)); err != nil {
+		return err
+	}
+	return c.run("DELETE FROM block WHERE id>=? AND id<?", blockID(no, 0), blockID(no+1, 0))
+}
+
+// segmentZones reads what the chunks of a segment say about their fields.
+func (c *conn) segmentZones(s *segment) ([]string, error) {
+	if s.zones != nil {
+		return s.zones, nil
+	}
+	blob, err := c.blob("SELECT data FROM zone WHERE segment=?", s.no)
+	if err != nil {
+		return nil, err
+	}
+	body, err := openFrame(blob)
+	if err != nil {
+		return nil, err
+	}
+	r := reader{b: body}
+	out := make([]string, len(s.chunks))
+	for i := range out {
+		out[i] = r.string()
+	}
+	if r.bad {
+		return nil, errDamaged
+	}
+	s.zones = out
 	return out, nil
 }

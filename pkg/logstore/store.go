@@ -3,12 +3,10 @@ package logstore
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,19 +27,32 @@ type Options struct {
 
 // Store is the folder with its days.
 type Store struct {
-	opt   Options
-	state *store.DB
-	cache *cache
+	opt       Options
+	state     *store.DB
+	cache     *cache
+	chunkRows int // of a full chunk
 
 	turn    chan struct{} // one token: who has it may write
 	writers []*day        // days open for writing, least recently used first
 	files   map[FileID]*file
-	pending bool // state.db holds rows that some day does not have yet
+	floors  map[Day]floor
+	pending bool // state.db may hold rows that some day does not have yet
+
+	// Of appends that failed halfway: what is pending, and rows that came in since,
+	// whose ids nobody was told yet.
+	unfinished map[Day]*op
+	late       map[came]row
+
+	noting sync.Mutex // held while state.db is told of positions; never asked for with the turn
 
 	mu    sync.Mutex
 	days  map[Day]*day
-	reads int64
+	dying map[Day]*day      // removed, but readers may be in them
+	warm  []*day            // days that keep connections for reading, least recently used first
+	why   map[string]string // of files that were set aside
 
+	wake    chan struct{} // the keeper
+	closing chan leave
 	work    chan *day
 	sealed  chan struct{} // replaced whenever the sealer has done something
 	sealErr error         // of the last attempt, guarded by mu
@@ -49,12 +60,10 @@ type Store struct {
 	done    sync.WaitGroup
 	stats   counters
 	closed  bool // under turn
-	flushed time.Time
 }
 
 type counters struct {
 	rows, slow, queries atomic.Int64
-	setAside            atomic.Int64
 }
 
 // file is a source file and how far it is in.
@@ -66,7 +75,8 @@ type file struct {
 
 var migrations = []store.Migration{{Name: "positions", SQL: `
 CREATE TABLE file (id INTEGER PRIMARY KEY, dev INTEGER NOT NULL, ino INTEGER NOT NULL, path TEXT NOT NULL, pos INTEGER NOT NULL, UNIQUE (dev, ino, path));
-CREATE TABLE pending (id INTEGER PRIMARY KEY, day INTEGER NOT NULL, data BLOB NOT NULL, sources BLOB NOT NULL);`}}
+CREATE TABLE pending (id INTEGER PRIMARY KEY, day INTEGER NOT NULL, data BLOB NOT NULL, sources BLOB NOT NULL);`},
+	{Name: "damage", SQL: "CREATE TABLE damaged (name TEXT PRIMARY KEY, why TEXT NOT NULL); CREATE TABLE floor (day INTEGER PRIMARY KEY, ino INTEGER NOT NULL, seq INTEGER NOT NULL);"}}
 
 // Open opens the store, finishes what a killed process had begun, and sets
 // damaged days aside.
@@ -84,8 +94,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, classify(o.Dir, err)
 	}
 	s := &Store{
-		opt: o, turn: make(chan struct{}, 1), files: map[FileID]*file{}, days: map[Day]*day{},
-		cache: newCache(headCache), work: make(chan *day, 64), sealed: make(chan struct{}),
+		opt: o, turn: make(chan struct{}, 1), files: map[FileID]*file{}, days: map[Day]*day{}, floors: map[Day]floor{}, dying: map[Day]*day{}, why: map[string]string{},
+		chunkRows: segmentRows, cache: newCache(headCache), wake: make(chan struct{}, 1), closing: make(chan leave, leavesMax),
+		work: make(chan *day, 64), sealed: make(chan struct{}),
 	}
 	fresh, err := s.openState(ctx)
 	if err != nil {
@@ -98,6 +109,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.stop = stop
 	s.turn <- struct{}{}
 	s.done.Go(func() { s.seal(run) })
+	s.done.Go(func() { s.keep(run) })
+	s.done.Go(func() { s.closeSoon(run) })
 	return s, nil
 }
 
@@ -119,11 +132,16 @@ func (s *Store) openState(ctx context.Context) (fresh bool, err error) {
 		return false, err
 	}
 	s.opt.Log.Error("position file is damaged; positions are taken from the days", "file", path, "error", err)
-	if err := renameAside(path); err != nil {
-		return false, classify(path, err)
+	name, renamed := renameAside(path)
+	if renamed != nil {
+		return false, classify(path, renamed)
 	}
 	clear(s.files)
-	s.state, err = store.Open(ctx, store.Options{Path: path, Migrations: migrations})
+	clear(s.floors)
+	cause := err
+	if s.state, err = store.Open(ctx, store.Options{Path: path, Migrations: migrations}); err == nil {
+		s.noteWhy(name, cause)
+	}
 	return true, err
 }
 
@@ -151,57 +169,34 @@ func (s *Store) loadFiles(ctx context.Context) error {
 			return err
 		}
 		s.pending = n > 0
-		return nil
+		if err := s.loadFloors(q); err != nil {
+			return err
+		}
+		return s.loadWhy(q)
 	})
 }
 
-// load finds the days and what each knows of the positions.
-func (s *Store) load(ctx context.Context, fresh bool) error {
-	entries, err := os.ReadDir(s.opt.Dir)
+func (s *Store) loadFloors(q store.Querier) error {
+	rows, err := q.Query("SELECT day, ino, seq FROM floor")
 	if err != nil {
-		return classify(s.opt.Dir, err)
+		return err
 	}
-	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), ".db")
-		t, err := time.Parse(time.DateOnly, name)
-		if !ok || err != nil || !e.Type().IsRegular() {
-			continue
-		}
-		date := DayOf(t)
-		s.days[date] = &day{date: date, path: s.dayPath(date)}
-	}
-	for _, d := range s.dayList(minMicro, maxMicro) {
-		if err := ctx.Err(); err != nil {
+	for rows.Next() {
+		var date int64
+		var f floor
+		if err := rows.Scan(&date, &f.ino, &f.seq); err != nil {
 			return err
 		}
-		err := d.openWriter()
-		if err == nil {
-			err = s.recover(d, fresh)
-		}
-		switch {
-		case err != nil && isDamage(err):
-			if err := s.setAsideLocked(d, err); err != nil {
-				return err
-			}
-			continue
-		case err != nil:
-			_ = d.closeWriter()
-			return classify(d.path, err)
-		}
-		if err := d.closeWriter(); err != nil {
-			return classify(d.path, err)
-		}
+		f.date = Day(date)
+		s.floors[f.date] = f
 	}
-	if s.pending {
-		return s.replay(ctx)
-	}
-	return nil
+	return rows.Err()
 }
 
 func (s *Store) dayPath(d Day) string { return filepath.Join(s.opt.Dir, d.String()+".db") }
 
-// Close writes what is left of the positions and ends the sealer. It waits for
-// queries in progress.
+// Close writes what is left of the positions and ends what goes on in the
+// background. It waits for queries in progress.
 func (s *Store) Close() error {
 	<-s.turn
 	if s.closed {
@@ -209,10 +204,13 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed = true
-	err := s.flush(context.Background())
+	err := s.writeNotes(context.Background(), s.toNote())
 	s.turn <- struct{}{}
 	s.stop()
 	s.done.Wait()
+	for len(s.closing) > 0 {
+		(<-s.closing).end(s.opt.Log)
+	}
 	s.mu.Lock()
 	days := s.days
 	s.days = map[Day]*day{}
@@ -238,59 +236,3 @@ func (s *Store) take(ctx context.Context) error {
 }
 
 func (s *Store) pass() { s.turn <- struct{}{} }
-
-// setAside renames a damaged day so that it is out of the way but not lost.
-func (s *Store) setAside(ctx context.Context, d *day, cause error) error {
-	if err := s.take(ctx); err != nil {
-		return err
-	}
-	defer s.pass()
-	return s.setAsideLocked(d, cause)
-}
-
-func (s *Store) setAsideLocked(d *day, cause error) error {
-	s.mu.Lock()
-	mine := s.days[d.date] == d
-	if mine {
-		delete(s.days, d.date)
-	}
-	s.mu.Unlock()
-	if !mine {
-		return nil // somebody else was quicker
-	}
-	d.detach()
-	s.forgetWriter(d)
-	s.stats.setAside.Add(1)
-	s.opt.Log.Error("day file is damaged and set aside; the other days go on", "file", d.path, "error", cause)
-	if err := renameAside(d.path); err != nil {
-		return classify(d.path, err)
-	}
-	return nil
-}
-
-func (s *Store) forgetWriter(d *day) {
-	for i, o := range s.writers {
-		if o == d {
-			s.writers = append(s.writers[:i:i], s.writers[i+1:]...)
-			return
-		}
-	}
-}
-
-// renameAside gives a file and its SQLite logs a name with .damaged, and a
-// number when there is one already.
-func renameAside(path string) error {
-	to := path + ".damaged"
-	for i := 2; ; i++ {
-		if _, err := os.Lstat(to); errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		to = fmt.Sprintf("%s.%d.damaged", path, i)
-	}
-	for _, suffix := range []string{"-shm", "-wal", ""} {
-		if err := os.Rename(path+suffix, to+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
-}

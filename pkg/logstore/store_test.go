@@ -2,7 +2,6 @@ package logstore_test
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	mrand "math/rand/v2"
 	"os"
@@ -11,8 +10,6 @@ import (
 	"strconv"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"vpnd/pkg/fault"
 	"vpnd/pkg/logline"
@@ -166,143 +163,6 @@ func TestRetentionRemovesWholeDays(t *testing.T) {
 	pos, err := f.s.Positions(t.Context())
 	if err != nil || pos[source] != f.pos {
 		t.Errorf("position %d, want %d, %v", pos[source], f.pos, err)
-	}
-}
-
-func TestDamagedDayIsSetAsideAndTheOthersAnswer(t *testing.T) {
-	for _, c := range []struct {
-		name   string
-		damage func(b []byte) []byte
-	}{
-		{"all random", func(b []byte) []byte { _, _ = rand.Read(b); return b }},
-		{"pages from the second on", func(b []byte) []byte { _, _ = rand.Read(b[8192:]); return b }},
-		{"inside the values", func(b []byte) []byte {
-			for i := 3*8192 + 4000; i < len(b); i += 8192 {
-				b[i] ^= 0x55
-			}
-			return b
-		}},
-		{"cut short", func(b []byte) []byte { return b[:len(b)/2] }},
-		{"empty text", func([]byte) []byte { return []byte("not a database at all") }},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			dir := t.TempDir()
-			f := threeDays(t, logstore.Options{Dir: dir}, 9000)
-			if err := f.s.Close(); err != nil {
-				t.Fatal(err)
-			}
-			path := filepath.Join(dir, "2026-03-02.db")
-			b, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(path, c.damage(b), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			f.s = openStore(t, logstore.Options{Dir: dir})
-			f.have = slices.DeleteFunc(f.have, func(r logstore.Found) bool { return logstore.DayOf(r.Record.Time) == logstore.DayOf(base)+1 })
-			f.check(t)
-			st, err := f.s.Status(t.Context())
-			if err != nil || !slices.Equal(st.Damaged, []string{"2026-03-02.db.damaged"}) || len(st.Days) != 2 {
-				t.Fatalf("%+v, %v", st, err)
-			}
-			f.seq[logstore.DayOf(base)+1] = 0
-			f.append(t, []logline.Record{{Time: base.Add(30 * time.Hour), Message: "new"}})
-			f.sort()
-			f.check(t)
-		})
-	}
-}
-
-func TestDamageWhileTheStoreIsOpen(t *testing.T) {
-	dir := t.TempDir()
-	f := threeDays(t, logstore.Options{Dir: dir}, 9000)
-	path := filepath.Join(dir, "2026-03-03.db")
-	for _, name := range []string{path, path + "-wal"} {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, _ = rand.Read(b)
-		if err := os.WriteFile(name, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	f.have = f.have[:18000]
-	f.check(t)
-	f.seq[logstore.DayOf(base)+2] = 0
-	f.append(t, []logline.Record{{Time: base.Add(50 * time.Hour), Message: "new"}})
-	f.check(t)
-}
-
-func TestDiskFullLosesNothingAndGoesOn(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("mounting needs root")
-	}
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0700,size=24m"); err != nil {
-		t.Skip("mounting needs CAP_SYS_ADMIN: ", err)
-	}
-	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
-	s := openStore(t, logstore.Options{Dir: filepath.Join(dir, "logs")})
-	r := mrand.New(mrand.NewPCG(9, 9))
-	pos, n := int64(0), 0
-	batch := func() logstore.Batch {
-		b := logstore.Batch{File: source, From: pos}
-		for i := range 500 {
-			at := base.Add(time.Duration(n+i) * time.Second)
-			if i == 400 {
-				at = at.Add(48 * time.Hour)
-			}
-			rec := record(r, at)
-			rec.Fields = append(rec.Fields, logline.Field{Key: "n", Value: strconv.Itoa(n + i)})
-			b.Rows = append(b.Rows, logstore.Row{Offset: pos + int64(i+1)*100, Record: rec})
-		}
-		b.To = pos + 500*100
-		return b
-	}
-	for round := range 3 {
-		filler := filepath.Join(dir, "filler")
-		if err := os.WriteFile(filler, make([]byte, (16-5*round)<<20), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		b := batch()
-		err := s.Append(t.Context(), b)
-		for ; err == nil; err = s.Append(t.Context(), b) {
-			pos, n = b.To, n+500
-			b = batch()
-		}
-		f := fault.From(err)
-		if f.Code != fault.Unavailable || f.Reason != "disk_full" || f.Hint == "" {
-			t.Fatalf("got %#v: %v", f, err)
-		}
-		if _, err := s.Query(t.Context(), logquery.Query{}, logstore.Page{}, logstore.Limits{Rows: 10}); err != nil {
-			t.Fatal("a query while the disk is full:", err)
-		}
-		if err := os.Remove(filler); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Append(t.Context(), b); err != nil {
-			t.Fatal("after space returned:", err)
-		}
-		pos, n = b.To, n+500
-	}
-	seen := map[string]int{}
-	err := s.Each(t.Context(), logquery.Query{}, func(f logstore.Found) error {
-		v, _ := f.Record.Get("n")
-		seen[v]++
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range n {
-		if seen[strconv.Itoa(i)] != 1 {
-			t.Fatalf("row %d is there %d times", i, seen[strconv.Itoa(i)])
-		}
-	}
-	if len(seen) != n {
-		t.Fatalf("%d rows, want %d", len(seen), n)
 	}
 }
 

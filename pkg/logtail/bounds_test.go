@@ -208,7 +208,7 @@ func TestInboxIsBounded(t *testing.T) {
 	}
 	defer in.close()
 	for i := range 3 * inboxMax {
-		in.put(fmt.Sprint(i))
+		in.put(fmt.Sprint(i), "")
 	}
 	paths, all := in.take()
 	if len(paths) > inboxMax+1 || !all {
@@ -259,6 +259,55 @@ func TestIdentitiesAreGivenBack(t *testing.T) {
 	if s := opts.Stats.Snapshot(); s.Deletions != 1 || s.Truncations != 1 || len(s.Files) != 0 || s.Open != 0 {
 		t.Errorf("got %+v", s)
 	}
+}
+
+// A last line without an end is taken when nobody has the file open for writing
+// any more: nobody will end it. While somebody has, it waits, however long.
+func TestLastLineWithoutAnEnd(t *testing.T) {
+	dir := t.TempDir()
+	a := filepath.Join(dir, "a.log")
+	lines := make(chan string, 100)
+	opts := testOptions(dir, func(chunks []Chunk) {
+		for _, c := range chunks {
+			for _, l := range c.Lines {
+				lines <- string(l)
+			}
+		}
+	})
+	want := func(want string) {
+		t.Helper()
+		select {
+		case got := <-lines:
+			if got != want {
+				t.Fatalf("got %q, want %q", got, want)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("%q never came", want)
+		}
+	}
+	w, err := os.OpenFile(a, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if _, err := w.WriteString("one\nhal"); err != nil {
+		t.Fatal(err)
+	}
+	tl := newTailer(opts)
+	tl.idle = time.Millisecond
+	stop := background(t, tl)
+	want("one")
+	put(t, filepath.Join(dir, "b.log"), "goodbye") // its writer is gone
+	want("goodbye")
+	if _, err := w.WriteString("f\npanic: the end"); err != nil {
+		t.Fatal(err)
+	}
+	want("half")
+	_ = w.Close()
+	want("panic: the end")
+	put(t, a, "next\n")
+	want("next")
+	stop()
 }
 
 func FuzzMark(f *testing.F) {

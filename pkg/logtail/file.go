@@ -4,15 +4,11 @@ import (
 	"bytes"
 	"container/list"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // file is one inode that is followed.
@@ -21,6 +17,7 @@ type file struct {
 	born    int64  // as in mark, which for a copy is that of the original
 	path    string // where it is, empty when it has no name in our directories
 	shown   string // the last name it had as a followed file
+	home    string // the last part of its first name as one
 	renamed bool   // rotated: nobody should be writing to it for long
 	copied  bool   // the copy of a file that was truncated then
 
@@ -28,6 +25,7 @@ type file struct {
 	mark   mark
 	off    int64  // where the next line begins
 	looked int64  // there is no newline in [off, looked)
+	zeros  int64  // how many NULs begin [off, looked): a hole, not text
 	trail  []byte // what lies before off, as it was read
 
 	fd      *os.File
@@ -39,6 +37,7 @@ type file struct {
 	changed time.Time // mtime when last read
 	checked time.Time // when last read
 	grew    time.Time // when last seen to grow, or to lose its name
+	asked   time.Time // when it was last looked for a writer
 
 	owes []*debt // identities that can be forgotten when it did its part
 	kept atomic.Int64
@@ -62,36 +61,13 @@ func follows(path string) bool { return extensions[strings.ToLower(filepath.Ext(
 
 var errReplaced = errors.New("another file has this name now")
 
-// openPath opens a regular file without waiting for anything and without
-// following a link.
-func openPath(path string) (*os.File, inode, error) {
-	fd, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, inode{}, err
-	}
-	info, err := fd.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = errReplaced
-	}
-	if err != nil {
-		_ = fd.Close()
-		return nil, inode{}, err
-	}
-	return fd, keyOf(info), nil
-}
-
-func keyOf(info fs.FileInfo) inode {
-	st := info.Sys().(*syscall.Stat_t)
-	return inode{uint64(st.Dev), st.Ino}
-}
-
 // open makes sure there is a descriptor, and that it is of the same file.
 func (t *tailer) open(f *file) error {
 	if f.fd != nil {
 		t.opened.MoveToFront(f.used)
 		return nil
 	}
-	fd, key, err := openPath(f.path)
+	fd, key, err := t.openPath(f.path)
 	if err != nil {
 		return err
 	}
@@ -121,6 +97,21 @@ func (t *tailer) hold(f *file, fd *os.File) {
 		}
 	}
 	t.opts.Stats.change(func(s *Snapshot) { s.Open = t.opened.Len() })
+}
+
+// spare gives up half of the descriptors, those unused for longest, and keeps to
+// that: others of this process need them. False when there is nothing to give.
+func (t *tailer) spare() bool {
+	before := t.opened.Len()
+	for e, n := t.opened.Back(), before/2; e != nil && n > 0; n-- {
+		old := e.Value.(*file)
+		e = e.Prev()
+		if old.path != "" {
+			t.release(old)
+		}
+	}
+	t.maxOpen = max(1, t.opened.Len())
+	return t.opened.Len() < before
 }
 
 func (t *tailer) release(f *file) {

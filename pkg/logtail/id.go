@@ -27,9 +27,6 @@ func (id FileID) Name() string {
 	return name
 }
 
-// inode is what the kernel calls a file.
-type inode struct{ dev, ino uint64 }
-
 // headMax is how much of a file's first line tells it from others. Not more
 // than the first line, since that much is there whenever it is read again.
 const headMax = 1 << 10

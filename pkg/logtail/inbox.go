@@ -3,6 +3,8 @@ package logtail
 import (
 	"context"
 	"errors"
+	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/fsnotify/fsnotify"
@@ -20,12 +22,14 @@ type inbox struct {
 	stats   *Stats
 
 	mu    sync.Mutex
-	paths map[string]struct{}
+	paths map[string]string // to the log file's name that it had before, if it was renamed
 	all   bool
+	moved [16][2]string // the last of these, by turns: a rename may follow another
+	turn  int
 }
 
 func newInbox(st *Stats) (*inbox, error) {
-	in := &inbox{wake: make(chan struct{}, 1), stats: st, paths: map[string]struct{}{}}
+	in := &inbox{wake: make(chan struct{}, 1), stats: st, paths: map[string]string{}}
 	w, err := fsnotify.NewWatcher()
 	if err == nil {
 		in.watcher = w
@@ -52,7 +56,7 @@ func (in *inbox) listen(ctx context.Context) {
 				return
 			}
 			if ev.Op != fsnotify.Chmod {
-				in.put(ev.Name)
+				in.put(ev.Name, in.was(ev))
 			}
 		case err, ok := <-in.watcher.Errors:
 			if !ok {
@@ -66,10 +70,36 @@ func (in *inbox) listen(ctx context.Context) {
 	}
 }
 
-func (in *inbox) put(path string) {
+// was is the name of a log file that another name was given: a file that is made
+// and rotated before anybody looked is still read.
+func (in *inbox) was(ev fsnotify.Event) string {
+	if !ev.Has(fsnotify.Create) || follows(ev.Name) {
+		return ""
+	}
+	// There is no other way to the old name.
+	_, quoted, ok := strings.Cut(ev.String(), " ← ")
+	name, err := strconv.Unquote(quoted)
+	if !ok || err != nil {
+		return ""
+	}
+	for _, m := range in.moved {
+		if m[0] == name {
+			name = m[1]
+			break
+		}
+	}
+	if !follows(name) {
+		return ""
+	}
+	in.moved[in.turn] = [2]string{ev.Name, name}
+	in.turn = (in.turn + 1) % len(in.moved)
+	return name
+}
+
+func (in *inbox) put(path, was string) {
 	in.mu.Lock()
-	if _, ok := in.paths[path]; !ok && !in.all {
-		in.paths[path] = struct{}{}
+	if old, ok := in.paths[path]; !in.all && (!ok || old == "") {
+		in.paths[path] = was
 		in.all = len(in.paths) > inboxMax
 	}
 	in.mu.Unlock()
@@ -91,10 +121,10 @@ func (in *inbox) signal() {
 }
 
 // take empties the inbox; all means that paths is not all.
-func (in *inbox) take() (paths map[string]struct{}, all bool) {
+func (in *inbox) take() (paths map[string]string, all bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	paths, all = in.paths, in.all
-	in.paths, in.all = map[string]struct{}{}, false
+	in.paths, in.all = map[string]string{}, false
 	return paths, all
 }

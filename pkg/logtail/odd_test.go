@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,6 +33,21 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		os.Exit(printChild(os.Getenv("LOGTAIL_DIR")))
+	case "few":
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 256, Max: 256}); err != nil {
+			panic(err)
+		}
+		// Others of this process have most of them.
+		others, err := strconv.Atoi(os.Getenv("LOGTAIL_OTHERS"))
+		if err != nil {
+			panic(err)
+		}
+		for range others {
+			if _, err := syscall.Open("/dev/null", syscall.O_RDONLY, 0); err != nil {
+				panic(err)
+			}
+		}
+		os.Exit(printChild(os.Getenv("LOGTAIL_DIR")))
 	case "unwatched":
 		if err := os.WriteFile("/proc/sys/user/max_inotify_"+os.Getenv("LOGTAIL_LIMIT"), []byte(os.Getenv("LOGTAIL_MAX")), 0); err != nil {
 			panic(err)
@@ -46,19 +62,24 @@ func printChild(dir string) int {
 	opts := k.options(dir)
 	opts.Rescan = 100 * time.Millisecond
 	opts.Sink = func(_ context.Context, chunks []logtail.Chunk) error {
+		if f, err := os.Open("/dev/null"); err != nil {
+			fmt.Printf("sink: %v\n", err)
+		} else {
+			_ = f.Close()
+		}
 		for _, c := range chunks {
 			for _, l := range c.Lines {
 				fmt.Printf("line %s\n", l)
 			}
 		}
 		s := opts.Stats.Snapshot()
-		fmt.Printf("unwatched %d\n", s.Unwatched)
+		fmt.Printf("unwatched %d\nopen %d\n", s.Unwatched, s.Open)
 		for _, s := range s.Skipped {
 			fmt.Printf("skip %s: %s\n", filepath.Base(s.Path), s.Reason)
 		}
 		return nil
 	}
-	_ = logtail.Run(context.Background(), opts)
+	_ = logtail.RunHasty(context.Background(), opts, time.Millisecond, time.Second)
 	return 0
 }
 
@@ -163,6 +184,15 @@ func TestUnreadableFile(t *testing.T) {
 	}
 	must(t, os.Chmod(filepath.Join(dir, "secret.log"), 0o644))
 	until(t, "the file after it became readable", has("line secret"))
+	// Nor may it ask who writes to root's files, so half a line waits longer.
+	write(t, filepath.Join(dir, "roots.log"), "hal")
+	write(t, filepath.Join(dir, "mark.log"), "mark\n")
+	until(t, "the mark", has("line mark"))
+	write(t, filepath.Join(dir, "roots.log"), "f\nno end")
+	until(t, "the half line", has("line no end"))
+	if !has("line half")() {
+		t.Errorf("got %q", out())
+	}
 }
 
 // The kernel's limits on watches are the user's namespace's, so a namespace of

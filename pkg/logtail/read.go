@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"io/fs"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,8 +52,8 @@ func (t *tailer) read(f *file) (more bool) {
 	}
 	f.size, f.changed = info.Size(), info.ModTime()
 	f.publish()
-	if f.looked > f.size {
-		f.looked = f.off
+	if f.looked > f.size || f.zeros > 0 && !f.zeroAt(f.off) {
+		f.looked, f.zeros = f.off, 0 // the hole was filled
 	}
 	// What is read now is compared by take.
 	if f.size < f.off || (f.looked == f.size || f.looked > f.off) && !f.same() {
@@ -65,8 +64,6 @@ func (t *tailer) read(f *file) (more bool) {
 	case f.looked == f.size:
 		t.maybeFading(f)
 		return false
-	case f.off == 0 && f.mark.gen > 0 && t.skipHole(f):
-		return true
 	case f.looked > f.off:
 		return t.findEnd(f)
 	}
@@ -75,14 +72,14 @@ func (t *tailer) read(f *file) (more bool) {
 
 // lostSight is what happens to a file that cannot be opened (again).
 func (t *tailer) lostSight(f *file, err error) {
-	if f.path == "" || errors.Is(err, fs.ErrNotExist) || errors.Is(err, errReplaced) || errors.Is(err, unix.ELOOP) {
+	if f.path == "" || away(err) {
 		path := f.path
 		t.unname(f)
 		if f.fd == nil {
 			t.drop(f)
 		}
 		if path != "" {
-			t.inbox.put(path)
+			t.inbox.put(path, "")
 		}
 		return
 	}
@@ -104,7 +101,7 @@ func (t *tailer) readBlock(f *file, want int) (more bool) {
 	buf = buf[:n]
 	whole := bytes.LastIndexByte(buf, '\n') + 1
 	if whole == 0 {
-		f.looked = f.off + int64(n)
+		f.looked, f.zeros = f.off+int64(n), zeros(buf)
 		t.maybeFading(f)
 		return f.looked < f.size
 	}
@@ -115,15 +112,32 @@ func (t *tailer) readBlock(f *file, want int) (more bool) {
 		if budget -= end - taken + lineCost; budget < 0 {
 			break
 		}
-		t.cur.add(buf[taken:end-1:end-1], f.off+int64(end), false)
+		line := buf[taken : end-1 : end-1]
+		t.cur.add(line[zeros(line):], f.off+int64(end), false)
 		taken = end
 	}
-	looked := f.off + int64(n)
+	rest := buf[taken:]
 	if taken < whole {
-		looked = f.off + int64(taken)
+		rest = nil
 	}
-	t.take(f, buf[:taken], f.off+int64(taken), looked, first)
+	t.take(f, buf[:taken], f.off+int64(taken), rest, first)
 	return true
+}
+
+// zeros is how many NULs a text begins with. They are a hole: what a writer
+// leaves that goes on at its old place after the file was truncated under it, or
+// a disk that lost its power.
+func zeros(b []byte) int64 {
+	if len(b) == 0 || b[0] != 0 {
+		return 0
+	}
+	return int64(len(b) - len(bytes.TrimLeft(b, "\x00")))
+}
+
+func (f *file) zeroAt(off int64) bool {
+	var b [1]byte
+	n, _ := f.fd.ReadAt(b[:], off)
+	return n == 1 && b[0] == 0
 }
 
 // findEnd looks for the end of a line longer than a block.
@@ -133,47 +147,72 @@ func (t *tailer) findEnd(f *file) (more bool) {
 		if n == 0 || err != nil && !errors.Is(err, io.EOF) {
 			return false
 		}
+		hole := f.off+f.zeros == f.looked
+		if hole {
+			f.zeros += zeros(t.scratch[:n])
+		}
 		if at := bytes.IndexByte(t.scratch[:n], '\n'); at >= 0 {
 			return t.readLong(f, f.looked+int64(at)+1, true)
 		}
 		f.looked += int64(n)
 		done += n
+		if hole && f.off+f.zeros == f.looked {
+			f.skipHole()
+		}
 	}
 	t.maybeFading(f)
 	return f.looked < f.size
 }
 
+// skipHole passes what was never written without reading it.
+func (f *file) skipHole() {
+	data, err := unix.Seek(int(f.fd.Fd()), f.looked, unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) {
+		data, err = f.size, nil
+	}
+	if skip := min(data, f.size) - f.looked; err == nil && skip > 0 {
+		f.looked += skip
+		f.zeros += skip
+	}
+}
+
 // readLong takes the one line in [off, end), cut when it is too long.
 func (t *tailer) readLong(f *file, end int64, newline bool) (more bool) {
-	length := end - f.off
-	if newline && length-1 <= MaxLine {
-		return t.readBlock(f, int(length))
+	from, to := f.off, end
+	if newline {
+		to--
 	}
-	keep := int(min(length, MaxLine))
+	if to-from > MaxLine {
+		from += f.zeros
+	} else if newline {
+		return t.readBlock(f, int(end-from))
+	}
+	keep := int(min(to-from, MaxLine))
 	if t.cur.room() < keep+lineCost {
 		t.setBlocked(true)
 		return true
 	}
 	buf := t.cur.space(keep)
-	if n, _ := f.fd.ReadAt(buf, f.off); n < keep {
+	if n, _ := f.fd.ReadAt(buf, from); n < keep {
 		return true // it shrank meanwhile: the next look finds out
 	}
 	first := len(t.cur.lines)
-	t.cur.add(buf[:keep:keep], end, length > MaxLine)
-	t.take(f, buf, end, end, first)
+	t.cur.add(buf[zeros(buf):keep:keep], end, to-from > MaxLine)
+	t.take(f, buf, end, nil, first)
 	return true
 }
 
 // take makes a chunk of the lines that were added since first, which lie in
-// data, and moves the offset to end. The file is compared after reading: if it
-// still is what it was, nothing that was read can be from after a truncation.
-// Otherwise it takes nothing.
-func (t *tailer) take(f *file, data []byte, end, looked int64, first int) {
+// data, and moves the offset to end; rest is what was read behind it, without a
+// newline. The file is compared after reading: if it still is what it was,
+// nothing that was read can be from after a truncation. Otherwise it takes
+// nothing.
+func (t *tailer) take(f *file, data []byte, end int64, rest []byte, first int) {
 	wasNew := f.id == (FileID{})
 	if wasNew {
 		head := data
-		if f.off > 0 {
-			n, _ := f.fd.ReadAt(t.scratch[:min(f.off, headMax)], 0)
+		if f.off > 0 || f.zeros > 0 {
+			n, _ := f.fd.ReadAt(t.scratch[:min(end, headMax)], 0)
 			head = t.scratch[:n]
 		}
 		f.identify(head)
@@ -193,31 +232,9 @@ func (t *tailer) take(f *file, data []byte, end, looked int64, first int) {
 	}
 	t.cur.keep(len(data))
 	t.cur.close(f, f.off, end, first)
-	f.off, f.looked = end, looked
+	f.off, f.looked, f.zeros = end, end+int64(len(rest)), zeros(rest)
 	if !f.copied {
 		t.pay(f)
 	}
 	t.opts.Stats.fill(t.cur.cost())
-}
-
-// skipHole passes the zeros that a writer leaves who goes on at its old place
-// after the file was truncated under it.
-func (t *tailer) skipHole(f *file) bool {
-	n, _ := f.fd.ReadAt(t.scratch[:1], 0)
-	if n == 0 || t.scratch[0] != 0 {
-		return false
-	}
-	for at := int64(0); at < f.size; {
-		n, _ := f.fd.ReadAt(t.scratch, at)
-		if n == 0 {
-			break
-		}
-		rest := bytes.TrimLeft(t.scratch[:n], "\x00")
-		at += int64(n - len(rest))
-		if len(rest) > 0 {
-			f.off, f.looked = at, at
-			return true
-		}
-	}
-	return false
 }

@@ -1,12 +1,16 @@
 package logtail
 
 import (
+	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // truncated begins a file anew, under a new identity. What was not read before
@@ -17,18 +21,39 @@ func (t *tailer) truncated(f *file) {
 		return
 	}
 	t.opts.Stats.change(func(s *Snapshot) { s.Truncations++ })
+	start := int64(0)
 	if f.id != (FileID{}) {
 		d := &debt{id: f.id, open: 1}
-		if c := t.copyOf(f, position{f.id, f.mark, f.off}, f.trail); c != nil {
-			d.open++
-			c.owes = append(c.owes, d)
+		var cut bool
+		if start, cut = f.shortened(); !cut {
+			if c := t.copyOf(f, position{f.id, f.mark, f.off}, f.trail); c != nil {
+				d.open++
+				c.owes = append(c.owes, d)
+			}
 		}
 		f.owes = append(f.owes, d)
 		f.mark = mark{born: f.mark.born, gen: f.mark.gen + 1}
-		t.opts.Log.Info("log file was truncated, reading it from its beginning", "file", f.shown, "after", f.off)
+		t.opts.Log.Info("log file was truncated", "file", f.shown, "after", f.off, "reading_from", start)
 	}
-	f.id, f.off, f.looked, f.trail = FileID{}, 0, 0, f.trail[:0]
+	f.id, f.off, f.looked, f.zeros, f.trail = FileID{}, start, start, 0, f.trail[:0]
 	f.kept.Store(0)
+}
+
+// shortened says whether only the last bytes of what was read are gone, and where
+// the line begins that the file ends in now: what is before it was read. So much
+// of what lay before them is still there that nobody wrote it anew.
+func (f *file) shortened() (start int64, ok bool) {
+	left := len(f.trail) - int(f.off-f.size)
+	if f.size >= f.off || left < trailMax/2 || !f.mark.begins(f.fd) {
+		return 0, false
+	}
+	var buf [trailMax]byte
+	n, _ := f.fd.ReadAt(buf[:left], f.size-int64(left))
+	line := bytes.LastIndexByte(buf[:n], '\n') + 1
+	if line == 0 || string(buf[:n]) != string(f.trail[:left]) {
+		return 0, false
+	}
+	return f.size - int64(left-line), true
 }
 
 // copyOf finds the copy that was made of a life of f before it was truncated,
@@ -58,7 +83,7 @@ func (t *tailer) copyOf(f *file, life position, trail []byte) *file {
 	slices.SortFunc(found, func(a, b os.FileInfo) int { return b.ModTime().Compare(a.ModTime()) })
 	for _, info := range found[:min(len(found), copyTries)] {
 		path := dir + info.Name()
-		fd, key, err := openPath(path)
+		fd, key, err := t.openPath(path)
 		if err != nil {
 			continue
 		}
@@ -109,7 +134,7 @@ func (t *tailer) rename(f *file, path string) {
 	if f.path == "" || filepath.Base(f.path) != filepath.Base(path) {
 		t.opts.Stats.change(func(s *Snapshot) { s.Renames++ })
 	}
-	f.renamed = f.renamed || filepath.Base(f.shown) != filepath.Base(path)
+	f.renamed = f.home != filepath.Base(path)
 	f.path = path
 	if follows(path) {
 		f.shown = path
@@ -173,24 +198,28 @@ func (t *tailer) drop(f *file) {
 	t.opts.Stats.follow(f, false)
 }
 
-// maybeFading keeps an eye on a file that nobody should be writing to.
+// maybeFading keeps an eye on a file that nobody should be writing to, and on one
+// that ends in half a line.
 func (t *tailer) maybeFading(f *file) {
-	if f.rotated() && (f.path == "" || f.off < f.size || f.copied) {
+	if f.off < f.size || f.rotated() && (f.path == "" || f.copied) {
 		t.fading[f] = struct{}{}
 	}
 }
 
-// fade takes the half lines of rotated files once they are quiet, and lets go
-// of files without a name.
+// fade takes half lines once they are quiet, and lets go of files without a name.
+// The half line of a file that was not rotated is taken when whoever wrote it will
+// not end it.
 func (t *tailer) fade() {
 	for f := range t.fading {
-		if !f.rotated() || f.path != "" && f.off == f.size && !f.queued && !f.copied {
+		if f.path != "" && f.off == f.size && !f.queued && !f.copied {
 			delete(t.fading, f)
 			continue
 		}
-		if f.queued {
+		live := !f.rotated()
+		if f.queued || live && (time.Since(f.grew) < t.idle || time.Since(f.asked) < t.idle) {
 			continue
 		}
+		f.asked = time.Now()
 		if err := t.open(f); err != nil {
 			t.lostSight(f, err)
 			continue
@@ -201,11 +230,22 @@ func (t *tailer) fade() {
 		case err != nil || info.Size() != f.size || f.looked != f.size:
 			t.enqueue(f)
 		case f.off < f.size:
-			if quiet >= halfQuiet {
+			if live && t.abandoned(f, quiet) || !live && quiet >= halfQuiet {
 				t.readLong(f, f.size, false)
 			}
 		case f.copied && quiet >= halfQuiet, quiet >= t.linger, quiet >= t.lingerDeleted && links(f.fd) == 0:
 			t.drop(f)
 		}
 	}
+}
+
+// abandoned says whether nobody has the file open for writing: then the kernel
+// grants a lease on it, which is given back at once. To those who may not ask, for
+// a file of another user, the time says so.
+func (t *tailer) abandoned(f *file, quiet time.Duration) bool {
+	_, err := unix.FcntlInt(f.fd.Fd(), unix.F_SETLEASE, unix.F_RDLCK)
+	if err == nil {
+		_, _ = unix.FcntlInt(f.fd.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+	}
+	return err == nil || !errors.Is(err, unix.EAGAIN) && quiet >= t.forsaken
 }

@@ -2,12 +2,9 @@ package logtail
 
 import (
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,13 +13,12 @@ import (
 // scan looks at everything below the directories.
 func (t *tailer) scan() {
 	t.scanNo++
-	refused := map[inode]bool{}
-	for _, r := range t.opts.Refuse {
-		if info, err := os.Stat(r); err == nil {
-			refused[keyOf(info)] = true
-		}
-	}
-	t.refused = refused
+	t.shut = map[inode]bool{}
+	t.findRefused()
+	t.opts.Stats.prune(func(path string) bool {
+		_, err := t.stat(path)
+		return away(err) && !slices.Contains(t.opts.Dirs, path)
+	})
 	visited := map[inode]bool{}
 	for _, root := range t.opts.Dirs {
 		dir, err := filepath.EvalSymlinks(root)
@@ -39,7 +35,7 @@ func (t *tailer) scan() {
 		}
 	}
 	for path := range t.dirs {
-		if _, err := os.Lstat(path); err != nil {
+		if at, err := t.stat(path); err != nil || !at.is(unix.S_IFDIR) {
 			t.forgetDir(path)
 		}
 	}
@@ -48,49 +44,43 @@ func (t *tailer) scan() {
 // walk watches a directory and looks at what is in it: in that order, so that
 // nothing appears unseen in between.
 func (t *tailer) walk(dir string, visited map[inode]bool) {
-	info, err := os.Lstat(dir)
-	if err != nil {
-		return // it is gone again
-	}
-	if !info.IsDir() {
-		t.skip(dir, "not a directory")
-		return
-	}
-	key := keyOf(info)
-	if visited[key] {
-		return
-	}
-	visited[key] = true
-	if t.refused[key] || slices.ContainsFunc(t.opts.Refuse, func(r string) bool { return dir == r || strings.HasPrefix(dir, r+"/") }) {
+	if t.refuses(dir) {
 		t.skip(dir, "refused by configuration")
 		return
 	}
-	t.watch(dir, key)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
+	entries, err := t.list(dir, func(at facts) bool {
+		if visited[at.key] {
+			return false
+		}
+		visited[at.key] = true
+		if t.refused[at.key] {
+			t.skip(dir, "refused by configuration")
+			return false
+		}
+		t.watch(dir, at.key)
+		t.opts.Stats.unskip(dir)
+		return true
+	})
+	if errors.Is(err, unix.ENOTDIR) || err != nil && !away(err) {
 		t.skip(dir, reason(err))
-		return
 	}
-	t.opts.Stats.unskip(dir)
 	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
-		if e.IsDir() {
-			t.walk(path, visited)
+		if e.is(unix.S_IFDIR) {
+			t.walk(e.path, visited)
 		} else {
-			t.look(path)
+			t.found(e.path, e.facts, nil, "")
 		}
 	}
 }
 
+// watch asks for a directory's events, each time anew: a folder that was moved
+// here may be known to the watcher by its old name, one that was made again may
+// have the number of the one before, and asking twice costs nothing.
 func (t *tailer) watch(dir string, key inode) {
 	if t.inbox.watcher == nil {
 		return
 	}
-	known, ok := t.dirs[dir]
-	if ok && known == key && !t.unwatched[dir] {
-		return
-	}
-	if ok && known != key {
+	if known, ok := t.dirs[dir]; ok && known != key {
 		_ = t.inbox.watcher.Remove(dir)
 	}
 	t.dirs[dir] = key
@@ -117,75 +107,97 @@ func (t *tailer) forgetDir(dir string) {
 	t.inbox.putAll()
 }
 
-// lookAt looks at what fsnotify named.
-func (t *tailer) lookAt(paths map[string]struct{}, all bool) {
+// lookAt looks at what fsnotify named. What was a followed file's name comes
+// first: a scan does not know of it.
+func (t *tailer) lookAt(paths map[string]string, all bool) {
+	for path, was := range paths {
+		if !all || was != "" {
+			t.lookFor(path, was)
+		}
+	}
 	if all {
 		t.scan()
-		return
-	}
-	for path := range paths {
-		t.look(path)
 	}
 }
 
-// look finds out what a path is now, and brings the books up to that.
-func (t *tailer) look(path string) {
-	info, err := os.Lstat(path)
+func (t *tailer) look(path string) { t.lookFor(path, "") }
+
+func (t *tailer) lookFor(path, was string) {
+	info, err := t.stat(path)
+	t.found(path, info, err, was)
+}
+
+// found brings the books up to what a path is now. When was is not empty, it is
+// the name of a log file that was renamed to path.
+func (t *tailer) found(path string, info facts, err error, was string) {
 	old := t.byPath[path]
 	switch {
 	case err != nil:
 		if old != nil {
 			t.unname(old)
 		}
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		if away(err) {
 			t.opts.Stats.unskip(path)
 			t.forgetDir(path)
 		} else {
 			t.skip(path, reason(err))
 		}
 		return
-	case !info.Mode().IsRegular():
+	case !info.is(unix.S_IFREG):
 		if old != nil {
 			t.unname(old)
 		}
-		if info.IsDir() {
+		if info.is(unix.S_IFDIR) {
 			t.walk(path, map[inode]bool{})
-		} else if follows(path) || info.Mode()&fs.ModeSymlink != 0 {
-			t.skip(path, kind(info.Mode()))
+			return
+		}
+		t.forgetDir(path)
+		if follows(path) || info.is(unix.S_IFLNK) {
+			t.skip(path, kind(info))
 		}
 		return
 	}
-	key := keyOf(info)
-	if old != nil && old.key != key {
+	if old != nil && old.key != info.key {
 		t.unname(old)
 	}
-	f := t.byKey[key]
+	f := t.byKey[info.key]
 	switch {
 	case f == nil:
-		if follows(path) || len(t.saved[key]) > 0 {
-			t.adopt(path)
+		if follows(path) || was != "" || len(t.saved[info.key]) > 0 {
+			t.adopt(path, info.key, was)
 		}
 		return
 	case f.path != path:
-		if at, err := os.Lstat(f.path); f.path != "" && err == nil && keyOf(at) == key {
-			return // a hard link: one name is enough
+		if f.path != "" {
+			if at, err := t.stat(f.path); err == nil && at.key == info.key {
+				return // a hard link: one name is enough
+			}
 		}
 		t.rename(f, path)
 	}
 	f.seen = t.scanNo
 	// Nothing to read when nothing changed, unless it did within the resolution
 	// of the file's time.
-	if f.size != info.Size() || !f.changed.Equal(info.ModTime()) || f.checked.Sub(f.changed) < time.Second || f.off < f.size {
+	if f.size != info.size || !f.changed.Equal(info.mtime) || f.checked.Sub(f.changed) < time.Second || f.off < f.size {
 		t.enqueue(f)
 	}
 }
 
-// adopt begins to follow a file, where the last run ended if it had it.
-func (t *tailer) adopt(path string) {
-	fd, key, err := openPath(path)
+// adopt begins to follow a file, where the last run ended if it had it. One whose
+// name is not that of a log file must have been one.
+func (t *tailer) adopt(path string, key inode, was string) *file {
+	fd, at, err := t.openPath(path)
 	if err != nil {
-		t.skip(path, reason(err))
-		return
+		t.shut[key] = true
+		if !away(err) {
+			t.skip(path, reason(err))
+		}
+		return nil
+	}
+	if at != key {
+		_ = fd.Close()
+		t.inbox.put(path, was) // it was replaced between two looks
+		return nil
 	}
 	t.opts.Stats.unskip(path)
 	born := birth(fd)
@@ -200,26 +212,30 @@ func (t *tailer) adopt(path string) {
 			lives = append(lives, p)
 		}
 	}
-	if len(lives) == 0 && !follows(path) {
-		_ = fd.Close()
-		return
-	}
-	if len(lives) > 0 {
+	switch {
+	case len(lives) > 0:
 		slices.SortFunc(lives, func(a, b position) int { return a.mark.gen - b.mark.gen })
 		last := lives[len(lives)-1]
-		name := last.id.Name()
+		was = last.id.Name()
 		f.id, f.off, f.looked = last.id, last.off, last.off
 		f.mark.gen, f.mark.n, f.mark.sum = last.mark.gen, last.mark.n, last.mark.sum
-		f.renamed = filepath.Base(name) != filepath.Base(path)
-		if !follows(path) {
-			f.shown = name
-		}
 		f.kept.Store(f.off)
+	case was == "" && !follows(path):
+		_ = fd.Close()
+		return nil
 	}
+	if was == "" {
+		was = path
+	} else if !follows(path) {
+		f.shown = was
+	}
+	f.home = filepath.Base(was)
+	f.renamed = f.home != filepath.Base(path)
 	t.follow(f, fd)
 	for _, p := range lives[:max(0, len(lives)-1)] {
 		t.bury(f, p)
 	}
+	return f
 }
 
 // follow enters a file into the books.
@@ -239,26 +255,4 @@ func (t *tailer) skip(path, why string) {
 	if t.opts.Stats.skip(path, why) {
 		t.opts.Log.Info("not followed", "path", path, "reason", why)
 	}
-}
-
-func kind(m fs.FileMode) string {
-	switch {
-	case m&fs.ModeSymlink != 0:
-		return "symbolic link"
-	case m&fs.ModeNamedPipe != 0:
-		return "named pipe"
-	case m&fs.ModeSocket != 0:
-		return "socket"
-	case m&fs.ModeDevice != 0:
-		return "device"
-	}
-	return "not a regular file"
-}
-
-func reason(err error) string {
-	var no syscall.Errno
-	if errors.As(err, &no) {
-		return no.Error()
-	}
-	return err.Error()
 }

@@ -162,6 +162,20 @@ func (s *Stats) skip(path, reason string) bool {
 	return true
 }
 
+// prune forgets what was skipped and is no more, and begins to count anew what
+// there is no room for.
+func (s *Stats) prune(gone func(path string) bool) {
+	s.mu.Lock()
+	skipped := slices.Collect(maps.Keys(s.skipped))
+	s.s.SkippedBeyond = 0
+	s.mu.Unlock()
+	for _, path := range skipped {
+		if gone(path) {
+			s.unskip(path)
+		}
+	}
+}
+
 func (s *Stats) unskip(path string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

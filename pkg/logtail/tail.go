@@ -29,7 +29,7 @@ const (
 	blockSize  = 256 << 10       // read at a time, so that one file cannot starve others
 	scanBlock  = 64 << 10        // looked through at a time for the end of a long line
 	scanStep   = 1 << 20         // looked through before other files get their turn
-	maxOpen    = 1024            // descriptors kept
+	maxOpen    = 1024            // descriptors kept, fewer where few are allowed
 	halfQuiet  = 2 * time.Second // a rotated file's half line is over after this
 	copyTries  = 64              // candidates looked at for the copy of a truncated file
 	defaultNet = 10 * time.Second
@@ -41,7 +41,7 @@ type Chunk struct {
 	File     FileID
 	Path     string // the name it has, or last had, as a followed file
 	From, To int64
-	Lines    [][]byte // without the newline
+	Lines    [][]byte // without the newline, and without NULs before it: a hole
 	Ends     []int64  // the offset after each line's newline
 	Cut      []bool   // longer than MaxLine, the rest is not there
 }

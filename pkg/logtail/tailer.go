@@ -24,8 +24,11 @@ type tailer struct {
 
 	unwatched map[string]bool
 	refused   map[inode]bool
+	shut      map[inode]bool // seen by the last scan, but could not be opened
 	scanNo    int
 	scanned   bool
+
+	refusedPaths []string
 
 	cur       *batch
 	blocked   bool // cur has no room for what comes next
@@ -33,7 +36,8 @@ type tailer struct {
 	scratch   []byte
 
 	maxOpen               int
-	linger, lingerDeleted time.Duration
+	linger, lingerDeleted time.Duration // how long a file without a name is kept
+	idle, forsaken        time.Duration // how long half a line waits for its writer
 }
 
 // position is where reading of a life of a file ended.
@@ -55,9 +59,11 @@ func newTailer(opts Options) *tailer {
 		queue: list.New(), opened: list.New(),
 		cur: newBatch(), out: make(chan *batch), free: make(chan *batch, 1),
 		scratch: make([]byte, scanBlock),
-		maxOpen: maxOpen,
+		maxOpen: descriptors(),
 		// A writer is told of a rotation within seconds; a deleted file holds space.
 		linger: time.Minute, lingerDeleted: 10 * time.Second,
+		// Many writers write blocks, not lines, and some rarely.
+		idle: 10 * time.Second, forsaken: 10 * time.Minute,
 	}
 	t.free <- newBatch()
 	for id, off := range opts.Positions {
@@ -78,12 +84,14 @@ func (t *tailer) close() {
 // start makes the first scan, and forgets positions of files that are gone.
 func (t *tailer) start() {
 	t.scanned = true
+	t.renumber()
 	t.scan()
+	t.missed()
 	saved := t.saved
 	t.saved = map[inode][]position{}
 	for key, list := range saved {
 		for _, p := range list {
-			if vanished(p.id) {
+			if !t.shut[key] && vanished(p.id) {
 				t.bury(&file{path: p.id.Name(), shown: p.id.Name(), born: p.mark.born}, p)
 			} else {
 				t.saved[key] = append(t.saved[key], p)

@@ -11,22 +11,25 @@ import (
 	"time"
 
 	"gopkg.in/natefinch/lumberjack.v2"
+
+	"vpnd/pkg/config"
 )
 
-// newLogger writes JSON lines to stdout and to a rotated file of the service's
-// own. Keys are ts, level, service, event.
+// newLogger is OpenLog for a child of the supervisor.
 func newLogger(a Assignment) (*slog.Logger, func()) {
 	level := slog.LevelInfo
 	_ = level.UnmarshalText([]byte(a.Config.Log.Level)) // validated with the configuration
-	path := filepath.Join(a.LogDir, a.Service+".log")
+	return OpenLog(a.LogDir, a.Service, a.Config.Log, level)
+}
+
+// OpenLog writes JSON lines to stdout and to a rotated file in the service's
+// own log folder. Keys are ts, level, service, event.
+func OpenLog(dir, name string, c config.Log, level slog.Leveler) (log *slog.Logger, done func()) {
+	path := filepath.Join(dir, name+".log")
 	letRead(path)
-	file := &lumberjack.Logger{
-		Filename:   path,
-		MaxSize:    a.Config.Log.MaxSize,
-		MaxBackups: a.Config.Log.Keep,
-	}
-	out := bestEffort{os.Stdout, &wholeLines{w: file, service: a.Service}}
-	return NewLogger(out, a.Service, level), func() { _ = file.Close() }
+	file := &lumberjack.Logger{Filename: path, MaxSize: c.MaxSize, MaxBackups: c.Keep}
+	out := bestEffort{os.Stdout, &wholeLines{w: file, service: name}}
+	return NewLogger(out, name, level), func() { _ = file.Close() }
 }
 
 // letRead makes the log file one that the group of its folder may read, which

@@ -299,7 +299,7 @@ func (u *unit) failed(why string, ready time.Duration, couldStart bool) {
 			WithHint("it is tried again by itself; its status says when"))
 	}
 	if pause == 0 {
-		u.sup.log.Warn("service died, starting it again", "name", u.name, "reason", why)
+		u.sup.log.Warn("service.restarted", "name", u.name, "reason", why)
 		u.spawn(why)
 		return
 	}
@@ -336,7 +336,7 @@ func (u *unit) endChild(why string) error {
 	select {
 	case <-c.exited:
 	case <-t.C:
-		u.sup.log.Warn("service ignores SIGTERM, killing it", "name", u.name, "pid", c.proc.Pid)
+		u.sup.log.Warn("service.killed", "name", u.name, "pid", c.proc.Pid)
 	case <-u.sup.killAll:
 	}
 	_ = c.proc.Kill()
@@ -423,7 +423,7 @@ func (u *unit) become(state State, reason string) {
 	if state == Unhealthy || state == Backoff || state == Failed {
 		level = slog.LevelWarn
 	}
-	u.sup.log.Log(u.sup.logContext, level, "service is "+string(state), "name", u.name, "was", was, "reason", reason, "pid", pid)
+	u.sup.log.Log(u.sup.logContext, level, "service."+string(state), "name", u.name, "was", was, "reason", reason, "pid", pid)
 }
 
 // snapshot is the status as of now, independent of the unit.

@@ -144,7 +144,7 @@ func LogGroups(fields []string, bars bool, most int64) Table[logs.Group] {
 	type g = logs.Group
 	t := Table[g]{Noun: "group", Name: func(v g) string { return strings.Join(v.Values, "/") }}
 	for i, f := range fields {
-		t.Columns = append(t.Columns, Column[g]{Title: strings.ToUpper(f), Shrink: true, Cell: func(v g, _ time.Time) Cell {
+		t.Columns = append(t.Columns, Column[g]{Title: strings.ToUpper(Clean(f)), Shrink: true, Cell: func(v g, _ time.Time) Cell {
 			if i >= len(v.Values) || v.Values[i] == "" {
 				return Dim("-")
 			}

@@ -12,13 +12,17 @@ import (
 
 // leastBar is the room a histogram keeps for its bars, and mostBar what it
 // takes, in cells.
-const leastBar, mostBar = 16, 60
+const leastBar, mostBar = 16, 100
+
+// longGap is how many empty buckets in a row become one line.
+const longGap = 4
 
 // series is one part of every bar of a histogram.
 type series struct {
 	name  string
 	from  []string // values that are counted in it
 	total int64
+	wide  int // of its column, in cells
 	mark  Symbol
 	tone  Tone
 }
@@ -53,58 +57,105 @@ func HistogramTabs(buckets []logs.Bucket, split bool) []string {
 }
 
 // HistogramLines draws buckets of a size for a terminal of width cells: time,
-// counts and a bar each, with times shown where now is. by names what they are
-// split by, or is empty.
+// counts and a bar each, with times shown where now is, and the sum below. Many
+// empty buckets in a row are one line. by names what they are split by, or is
+// empty.
 func HistogramLines(buckets []logs.Bucket, by string, size time.Duration, now time.Time, width int, th Theme) []string {
 	if len(buckets) == 0 {
 		return nil
 	}
 	layout := bucketLayout(buckets, size, now)
-	most := int64(0)
+	most, total := int64(0), int64(0)
 	for _, b := range buckets {
 		most = max(most, b.Count)
+		total += b.Count
 	}
-	countWidth := max(len("LINES"), len(strconv.FormatInt(most, 10)))
-	left := width - len(layout) - gap - countWidth - gap
+	times := max(len(layout), len("total"))
+	countWidth := max(len("LINES"), len(strconv.FormatInt(total, 10)))
+	left := width - times - gap - countWidth - gap
 	if width <= 0 {
 		left = 1 << 20
 	}
+	behind := left // the counts of all
 	var parts []series
 	if by != "" {
 		parts = fewer(ranked(buckets, by), left-leastBar, th)
 	}
-	title := Pad("TIME", len(layout), false) + strings.Repeat(" ", gap) + Pad("LINES", countWidth, true)
-	titles := th.Paint(title, Faint)
+	titles := th.Paint(Pad("TIME", times, false)+strings.Repeat(" ", gap)+Pad("LINES", countWidth, true), Faint)
 	for _, p := range parts {
 		left -= gap + p.width(th)
 		titles += strings.Repeat(" ", gap) + th.Paint(Pad(p.label(th), p.width(th), true), p.tone)
 	}
 	room := min(max(left, 1), mostBar)
+	row := func(head string, n int64, parts []series) string {
+		line := th.Paint(Pad(head, times, false), Faint) + strings.Repeat(" ", gap) + Pad(strconv.FormatInt(n, 10), countWidth, true)
+		for _, p := range parts {
+			line += strings.Repeat(" ", gap) + pad(tally(p.total, th), p.wide-Width(bare(p.total, th)), true)
+		}
+		return line
+	}
+	for i := range parts {
+		parts[i].wide = parts[i].width(th)
+	}
 	lines := []string{strings.TrimRight(titles, " ")}
-	for _, b := range buckets {
-		line := th.Paint(b.Start.In(now.Location()).Format(layout), Faint) + strings.Repeat(" ", gap) + Pad(strconv.FormatInt(b.Count, 10), countWidth, true)
-		bar := []series{{total: b.Count, mark: Symbol{"█", "#"}, tone: Notice}}
+	start := func(b logs.Bucket) string { return b.Start.In(now.Location()).Format(layout) }
+	for i := 0; i < len(buckets); i++ {
+		b := buckets[i]
+		empty := i
+		for empty < len(buckets) && buckets[empty].Count == 0 {
+			empty++
+		}
+		if n := empty - i; n >= longGap {
+			note := clip(strconv.Itoa(n)+" empty, to "+start(buckets[empty-1]), max(behind, leastBar), th)
+			lines = append(lines, row(start(b), 0, nil)+strings.Repeat(" ", gap)+th.Paint(note, Faint))
+			i = empty - 1
+			continue
+		}
+		bar := whole(b.Count, most, room, th)
+		counted := slices.Clone(parts)
 		if by != "" {
-			bar = slices.Clone(parts)
-		}
-		for i := range bar {
-			if by == "" {
-				break
+			for k := range counted {
+				counted[k].total = 0
+				for _, v := range counted[k].from {
+					counted[k].total += b.By[v]
+				}
 			}
-			bar[i].total = 0
-			for _, v := range bar[i].from {
-				bar[i].total += b.By[v]
-			}
-			line += strings.Repeat(" ", gap) + pad(tally(bar[i].total, th), bar[i].width(th)-len(strconv.FormatInt(bar[i].total, 10)), true)
+			bar = drawn(counted, b.Count, most, room, th)
 		}
-		lines = append(lines, strings.TrimRight(line+strings.Repeat(" ", gap)+drawn(bar, b.Count, most, room, th), " "))
+		lines = append(lines, strings.TrimRight(row(start(b), b.Count, counted)+strings.Repeat(" ", gap)+bar, " "))
+	}
+	if len(buckets) > 1 {
+		lines = append(lines, row("total", total, parts))
 	}
 	return lines
 }
 
+// whole is a bar that is not split; where the terminal has them, parts of a
+// cell are drawn too.
+func whole(n, most int64, room int, th Theme) string {
+	if !th.Unicode {
+		return th.Paint(strings.Repeat("#", cells(n, most, room)), Notice)
+	}
+	eighths := cells(n, most, 8*room)
+	bar := strings.Repeat("█", eighths/8)
+	if rest := eighths % 8; rest > 0 {
+		bar += string([]rune("▏▎▍▌▋▊▉")[rest-1])
+	}
+	return th.Paint(bar, Notice)
+}
+
+// tally is the count of a part; none is a dot, so that those stand out that are
+// some.
 func tally(n int64, th Theme) string {
 	if n == 0 {
-		return th.Paint("0", Faint)
+		return th.Paint(bare(n, th), Faint)
+	}
+	return bare(n, th)
+}
+
+func bare(n int64, th Theme) string {
+	if n == 0 {
+		return th.Mark(Symbol{"·", "."})
 	}
 	return strconv.FormatInt(n, 10)
 }

@@ -8,10 +8,11 @@ import (
 	"vpnd/pkg/api/logs"
 )
 
-// LogStatus is how the state of the log service is shown.
-func LogStatus() Table[logs.Status] {
+// LogStatus is how the state of the log service is shown, with so many
+// problems.
+func LogStatus(problems int) Table[logs.Status] {
 	type s = logs.Status
-	return Table[s]{
+	t := Table[s]{
 		Noun: "log service",
 		Name: func(s) string { return "logs" },
 		Columns: []Column[s]{
@@ -22,21 +23,50 @@ func LogStatus() Table[logs.Status] {
 				return Cell{Text: v.Problem, Symbol: Cross, Tone: Bad}
 			}},
 			{Title: "WHAT TO DO", Detail: Page, Cell: func(v s, _ time.Time) Cell { return Or(v.Hint) }},
-			{Title: "LINES", Cell: func(v s, _ time.Time) Cell { return Number(v.Rows) }},
-			{Title: "ON DISK", Cell: func(v s, _ time.Time) Cell { return Size(v.Bytes) }},
-			{Title: "OLDEST", Cell: func(v s, now time.Time) Cell { return SinceMaybe(v.Oldest, now) }},
-			{Title: "NEWEST", Cell: func(v s, now time.Time) Cell { return SinceMaybe(v.Newest, now) }},
-			{Title: "RATE", Cell: func(v s, _ time.Time) Cell {
-				return Cell{Text: strconv.FormatFloat(v.Rate, 'f', 1, 64) + " lines/s", Raw: strconv.FormatFloat(v.Rate, 'f', -1, 64)}
-			}},
-			{Title: "BEHIND", Cell: func(v s, _ time.Time) Cell { return behind(v.LagMs) }},
-			{Title: "LINES IN", Detail: Page, Cell: func(v s, _ time.Time) Cell { return Number(v.LinesIn) }},
-			{Title: "BYTES IN", Detail: Page, Cell: func(v s, _ time.Time) Cell { return Size(v.BytesIn) }},
-			{Title: "PAUSED", Detail: Page, Cell: func(v s, _ time.Time) Cell { return delay(v.PausedMs) }},
-			{Title: "SLOW QUERIES", Detail: Page, Cell: func(v s, _ time.Time) Cell { return Number(v.SlowQueries) }},
-			{Title: "FOLLOWERS", Detail: Page, Cell: func(v s, _ time.Time) Cell { return Number(v.Followers) }},
 		},
 	}
+	for i := 1; i < problems; i++ {
+		t = t.With(
+			Column[s]{Title: "ALSO", Detail: Page, Cell: func(v s, _ time.Time) Cell { return Cell{Text: v.Problems[i].What, Symbol: Cross, Tone: Bad} }},
+			Column[s]{Title: "WHAT TO DO", Detail: Page, Cell: func(v s, _ time.Time) Cell { return Or(v.Problems[i].Hint) }})
+	}
+	return t.With(logFigures()...)
+}
+
+// logFigures are the measures of the log service.
+func logFigures() []Column[logs.Status] {
+	type s = logs.Status
+	return []Column[s]{
+		{Title: "LINES", Cell: func(v s, _ time.Time) Cell { return Number(v.Rows) }},
+		{Title: "ON DISK", Cell: func(v s, _ time.Time) Cell { return Size(v.Bytes) }},
+		{Title: "OLDEST", Cell: func(v s, now time.Time) Cell { return SinceMaybe(v.Oldest, now) }},
+		{Title: "NEWEST", Cell: func(v s, now time.Time) Cell { return SinceMaybe(v.Newest, now) }},
+		{Title: "RATE", Cell: func(v s, _ time.Time) Cell {
+			return Cell{Text: strconv.FormatFloat(v.Rate, 'f', 1, 64) + " lines/s", Raw: strconv.FormatFloat(v.Rate, 'f', -1, 64)}
+		}},
+		{Title: "BEHIND", Cell: func(v s, _ time.Time) Cell { return behind(v.LagMs) }},
+		{Title: "LINES IN", Detail: Page, Cell: func(v s, _ time.Time) Cell { return Number(v.LinesIn) }},
+		{Title: "BYTES IN", Detail: Page, Cell: func(v s, _ time.Time) Cell { return Size(v.BytesIn) }},
+		{Title: "PAUSED", Detail: Page, Cell: func(v s, _ time.Time) Cell { return delay(v.PausedMs) }},
+		{Title: "SLOW QUERIES", Detail: Page, Cell: func(v s, _ time.Time) Cell { return Number(v.SlowQueries) }},
+		{Title: "FOLLOWERS", Detail: Page, Cell: func(v s, _ time.Time) Cell { return Number(v.Followers) }},
+		{Title: "FILES", Detail: Page, Cell: func(v s, _ time.Time) Cell { return Text(logFileCounts(v)) }},
+	}
+}
+
+// logFileCounts says how many files are read, and how many are not.
+func logFileCounts(v logs.Status) string {
+	skipped := v.MoreSkipped
+	for _, f := range v.Files {
+		if f.Skipped != "" {
+			skipped++
+		}
+	}
+	text := strconv.Itoa(len(v.Files)-skipped+v.MoreSkipped) + " read"
+	if skipped > 0 {
+		text += ", " + strconv.Itoa(skipped) + " not"
+	}
+	return text
 }
 
 // LogDays is how the files of the days are shown.

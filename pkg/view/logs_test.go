@@ -163,16 +163,54 @@ func TestHistogramsOfAnythingFit(t *testing.T) {
 			buckets = append(buckets, b)
 		}
 		lines := view.HistogramLines(buckets, by, size, now(), width, view.Theme{Unicode: rnd.IntN(2) == 0})
-		if len(lines) != len(buckets)+1 {
-			t.Fatalf("%d: %d lines of %d buckets", i, len(lines), len(buckets))
-		}
-		for j, line := range lines {
+		for _, line := range lines {
 			if view.Width(line) > width || strings.ContainsAny(line, "\x1b\u202e\n") {
 				t.Fatalf("%d: %d cells of %d:\n%s", i, view.Width(line), width, strings.Join(lines, "\n"))
 			}
-			if j > 0 && buckets[j-1].Count > 0 && strings.TrimRight(line, "█▓▒░▚·#%=-:.") == line {
-				t.Fatalf("%d: no bar for %d lines: %q", i, buckets[j-1].Count, line)
+		}
+		all, shown := int64(0), lines[1:]
+		if len(buckets) > 1 {
+			shown = lines[1 : len(lines)-1]
+		}
+		for j, at := 0, 0; j < len(buckets); at++ {
+			b := buckets[j]
+			if b.Count == 0 && strings.Contains(shown[at], " empty, to ") {
+				for j < len(buckets) && buckets[j].Count == 0 {
+					j++
+				}
+				continue
 			}
+			if !strings.Contains(shown[at], fmt.Sprintf(" %d", b.Count)) || b.Count > 0 && strings.TrimRight(shown[at], "█▏▎▍▌▋▊▉▓▒░▚·#%=-:.") == shown[at] {
+				t.Fatalf("%d: no bar or not the number of %d lines: %q", i, b.Count, shown[at])
+			}
+			all += b.Count
+			j++
+		}
+		if len(buckets) > 1 && !strings.HasPrefix(strings.Join(strings.Fields(lines[len(lines)-1]), " "), fmt.Sprintf("total %d", all)) {
+			t.Fatalf("%d: the sum is not %d: %s", i, all, lines[len(lines)-1])
+		}
+	}
+}
+
+func TestLongGapsAreOneLine(t *testing.T) {
+	var buckets []logs.Bucket
+	for i := range 500 {
+		b := logs.Bucket{Start: now().Truncate(time.Minute).Add(time.Duration(i-500) * time.Minute)}
+		if i%100 == 0 || i%100 == 4 {
+			b.Count = int64(8 + i)
+		}
+		buckets = append(buckets, b)
+	}
+	lines := view.HistogramLines(buckets, "", time.Minute, now(), 80, view.Theme{Unicode: true})
+	// Three empty ones in a row are shown each, and 95 in one line.
+	if want := 1 + 5*6 + 1; len(lines) != want {
+		t.Errorf("%d lines, want %d:\n%s", len(lines), want, strings.Join(lines, "\n"))
+	}
+	for at, want := range map[int]string{
+		1: "06:49      8  █", 6: "06:54      0  95 empty, to 08:28", 31: "total   2100",
+	} {
+		if !strings.HasPrefix(lines[at], want) {
+			t.Errorf("line %d is %q, want %q", at, lines[at], want)
 		}
 	}
 }

@@ -136,7 +136,7 @@ var Services = rpc.Op[Ask, rpc.List[ServiceLines]]{Info: rpc.Info{
 // FollowRequest asks for lines as they come.
 type FollowRequest struct {
 	Ask
-	Since string `query:"since_id" maxLength:"64" doc:"id of the last line seen, to go on there; empty for new lines only"`
+	Since string `query:"since_id" maxLength:"512" doc:"id of the last line seen, to go on behind it; of several days that of each, with commas; empty for new lines only"`
 }
 
 // Follow gives lines as they come.
@@ -228,6 +228,12 @@ type File struct {
 	Skipped string `json:"skipped,omitempty" doc:"why it is not read"`
 }
 
+// Problem is something that wants attention.
+type Problem struct {
+	What string `json:"what" doc:"what is wrong, such as: lines are not taken in: the disk is full"`
+	Hint string `json:"hint" doc:"what to do"`
+}
+
 // Status is how the service does.
 type Status struct {
 	Rows        int64      `json:"rows"`
@@ -241,10 +247,14 @@ type Status struct {
 	PausedMs    int64      `json:"paused_ms" doc:"time that reading waited for the disk"`
 	SlowQueries int64      `json:"slow_queries" doc:"that took longer than 500 ms"`
 	Followers   int        `json:"followers"`
-	Problem     string     `json:"problem,omitempty" doc:"such as: the disk is full"`
-	Hint        string     `json:"hint,omitempty"`
+	Problem     string     `json:"problem,omitempty" doc:"the first of the problems"`
+	Hint        string     `json:"hint,omitempty" doc:"what to do about it"`
+	Problems    []Problem  `json:"problems" doc:"the gravest first"`
+	Dirs        []string   `json:"dirs" doc:"folders whose files are read"`
+	Store       string     `json:"store" doc:"folder of what is kept"`
 	Days        []Day      `json:"days"`
 	Files       []File     `json:"files"`
+	MoreSkipped int        `json:"more_skipped,omitempty" doc:"files that are not read either, beyond those listed"`
 }
 
 // GetStatus tells how the service does.

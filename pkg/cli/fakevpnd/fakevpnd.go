@@ -59,8 +59,9 @@ type World struct {
 	Logs        []logs.Record // the oldest first
 	LogStatus   logs.Status
 	SavedLogs   []logs.Saved
-	LogQueries  []string // what was asked
-	ExportShort bool     // an export ends half-way, as when vpnd stops
+	LogQueries  []string  // what was asked
+	ExportShort bool      // an export ends half-way, as when vpnd stops
+	LogService  *rpc.Conn // a real one, which answers about logs instead
 }
 
 // Now is the time of the canned data.

@@ -46,6 +46,7 @@ func logLines() []logs.Record {
 
 func logStatus() logs.Status {
 	return logs.Status{
+		Dirs: []string{"/var/log/vpnd"}, Store: "/var/lib/vpnd/logs", Problems: []logs.Problem{},
 		Rows: 8, Bytes: 40 << 10, Oldest: ptr(ago(26 * time.Hour)), Newest: ptr(ago(9 * time.Second)), LinesIn: 8, BytesIn: 1900, Rate: 2.5, LagMs: 40, Followers: 1,
 		Days: []logs.Day{{Day: "2026-03-13", Rows: 1, Bytes: 12 << 10}, {Day: "2026-03-14", Rows: 7, Bytes: 28 << 10}},
 		Files: []logs.File{
@@ -64,6 +65,10 @@ func savedLogs() []logs.Saved {
 }
 
 func (w *World) handleLogs(s *rpc.Server) {
+	if w.LogService != nil {
+		forwardLogs(s, w.LogService)
+		return
+	}
 	on(w, s, logs.Query, w.queryLogs)
 	on(w, s, logs.Count, func(r *logs.Ask) (*logs.Number, error) {
 		found, err := w.findLogs(r.Query)
@@ -267,8 +272,12 @@ func (w *World) purgeLogs(r *logs.PurgeRequest) (*logs.Purged, error) {
 func (w *World) followLogs(ctx context.Context, r *logs.FollowRequest, send func(logs.Record) error) error {
 	w.mu.Lock()
 	at := len(w.Logs)
-	if i := slices.IndexFunc(w.Logs, func(v logs.Record) bool { return v.ID == r.Since }); i >= 0 {
-		at = i + 1
+	known := strings.Split(r.Since, ",")
+	for i := len(w.Logs) - 1; i >= 0; i-- {
+		if slices.Contains(known, w.Logs[i].ID) {
+			at = i + 1
+			break
+		}
 	}
 	w.mu.Unlock()
 	for {

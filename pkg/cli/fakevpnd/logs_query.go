@@ -104,6 +104,9 @@ func logTest(text string, column int) (func(logs.Record) bool, error) {
 		if d, derr := time.ParseDuration(value); derr == nil {
 			t, err = ago(d*time.Duration(hours)), nil
 		}
+		if value == "now" {
+			t, err = Now(), nil
+		}
 		if err != nil {
 			return nil, fault.New(fault.Invalid, "column %d: %q is no time", column+at+1, value).
 				WithFields(fault.Field{Path: "query", Message: "column " + strconv.Itoa(column+at+1) + ": " + strconv.Quote(value) + " is no time"})

@@ -123,6 +123,7 @@ type suite struct {
 	floors *floors    // nil until a row needs them
 	few    *connects  // the first connects, of devices that were nearly alone
 	onion  *onion     // nil where there is no Tor network
+	logs   *logBench  // nil where no log files are read
 }
 
 // group is a list of rows that share a vpnd.
@@ -134,7 +135,8 @@ type group struct {
 
 // groups is every row, in the order in which they are measured. The first group
 // signs in ten thousand devices, so its passwords are cheap; the second has the
-// configuration that people get; the third has a Tor network.
+// configuration that people get; the third has a Tor network; the fourth reads log
+// files that are made for it.
 func groups() []group {
 	return []group{
 		{config: cheapPasswords, rows: []row{
@@ -159,6 +161,15 @@ func groups() []group {
 			{"tor-attach", torAttach},
 			{"tor-stream", torStream},
 			{"tor-newid", torNewID},
+		}},
+		{config: func(base string) string { return base }, prepare: prepareLogs, rows: []row{
+			{"logs-ingest", logsIngest},
+			{"logs-rows", logsRows},
+			{"logs-ask", logsAsk},
+			{"logs-busy", logsBusy},
+			{"logs-follow", logsFollow},
+			{"logs-kept", logsKept},
+			{"logs-remove", logsRemove},
 		}},
 	}
 }

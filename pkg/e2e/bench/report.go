@@ -20,8 +20,11 @@ import (
 // Units of figures.
 const (
 	inMillis  = "ms"
+	inMicros  = "µs"
 	perSecond = "/s"
+	perCPU    = "/CPU-s"
 	inMiB     = "MiB"
+	inBytes   = "B"
 	inMbit    = "Mbit/s"
 	plain     = ""
 )

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -170,12 +171,21 @@ func (a *Auth) Ready() error {
 
 // announce tells the event feed and the log of something that happened to a
 // device.
-func (a *Auth) announce(ctx context.Context, kind, logged string, d device, remote, reason string) {
+func (a *Auth) announce(ctx context.Context, level slog.Level, kind string, d device, remote, reason string) {
 	e := events.Event{Type: kind, User: d.username, Device: d.name, Reason: reason, Data: map[string]string{"device_id": string(d.id)}}
 	if remote != "" {
 		e.Data["remote"] = remote
 	}
 	a.publish(e)
-	a.log.InfoContext(ctx, logged, "user_id", string(d.user), "username", d.username, "device_id", string(d.id), "device", d.name,
-		"remote", remote, "reason", reason, "request_id", rpc.RequestID(ctx))
+	about := []any{"user", d.username, "device", d.name, "request_id", rpc.RequestID(ctx)}
+	if remote != "" {
+		about = append(about, "remote", remote)
+	}
+	if reason != "" {
+		about = append(about, "reason", reason)
+	}
+	if strings.HasPrefix(kind, "device.") {
+		about = append(about, "device_id", d.id)
+	}
+	a.log.Log(ctx, level, kind, about...)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"log/slog"
 	"strings"
 
 	authapi "vpnd/pkg/api/auth"
@@ -230,7 +231,7 @@ func (a *Auth) ForgetUser(ctx context.Context, req *authapi.UserRef) (*rpc.None,
 	for _, d := range a.devices.of(req.User) {
 		a.devices.remove(d.id)
 		a.guard.forget(deviceBucket(d.id))
-		a.announce(ctx, "device.deleted", "device_deleted", d, "", string(sessions.UserDeleted))
+		a.announce(ctx, slog.LevelInfo, "device.deleted", d, "", string(sessions.UserDeleted))
 	}
 	a.guard.forget(accountBucket(req.User))
 	return &rpc.None{}, nil
@@ -252,9 +253,9 @@ func (a *Auth) RevokeUser(ctx context.Context, req *authapi.UserRef) (*rpc.None,
 		if d.revoked == "" && !d.expires.IsZero() {
 			d.revoked = signedOut
 			a.devices.put(d)
+			a.log.InfoContext(ctx, "auth.revoked", "user", d.username, "device", d.name, "request_id", rpc.RequestID(ctx))
 		}
 	}
-	a.log.InfoContext(ctx, "user_signed_out", "user_id", string(req.User), "request_id", rpc.RequestID(ctx))
 	return &rpc.None{}, nil
 }
 

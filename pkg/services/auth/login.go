@@ -151,9 +151,11 @@ func (a *Auth) verify(ctx context.Context, cred *usersapi.Credentials, in signIn
 // told: people type passwords into the wrong field.
 func (a *Auth) refused(ctx context.Context, cred *usersapi.Credentials, reason, remote string) {
 	username := ""
+	about := []any{"message", "sign-in refused", "reason", reason, "remote", remote, "request_id", rpc.RequestID(ctx)}
 	if cred != nil {
 		username = cred.Username
+		about = append(about, "user", username)
 	}
 	a.publish(events.Event{Type: "auth.refused", User: username, Reason: reason, Data: map[string]string{"remote": remote}})
-	a.log.InfoContext(ctx, "sign_in_refused", "username", username, "reason", reason, "remote", remote, "request_id", rpc.RequestID(ctx))
+	a.log.WarnContext(ctx, "auth.refused", about...)
 }

@@ -20,7 +20,7 @@ func outward[Req, Resp any](a *Auth, h func(context.Context, *Req) (*Resp, error
 		if f.Code != fault.Unavailable && f.Code != fault.Timeout || f.Reason == reasonPending || f.Reason == reasonChanged {
 			return nil, err
 		}
-		a.log.WarnContext(ctx, "sign_in_unavailable", "err", err.Error(), "reason", f.Reason, "request_id", rpc.RequestID(ctx))
+		a.log.WarnContext(ctx, "auth.unavailable", "err", err, "reason", f.Reason, "request_id", rpc.RequestID(ctx))
 		return nil, fault.Wrap(err, f.Code, "the server cannot sign anybody in or out right now").
 			WithReason(f.Reason).WithRetryAfter(f.RetryAfter).WithHint("try again in a moment")
 	}

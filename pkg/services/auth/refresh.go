@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	authapi "vpnd/pkg/api/auth"
@@ -177,7 +178,7 @@ func (a *Auth) reuse(ctx context.Context, token refreshToken, remote string) err
 		return err
 	}
 	if changed {
-		a.announce(ctx, "auth.token_reuse", "token_reuse", d, remote, reuseDetected)
+		a.announce(ctx, slog.LevelWarn, "auth.token_reuse", d, remote, reuseDetected)
 	}
 	if t.id != 0 {
 		_ = a.attempt(ctx, t, shortPatience) // logged, and retried by Run
@@ -200,7 +201,7 @@ func (a *Auth) Logout(ctx context.Context, req *authapi.RefreshRequest) (*rpc.No
 		return nil, err
 	}
 	if changed {
-		a.announce(ctx, "auth.logout", "signed_out", d, req.Body.Remote, "")
+		a.announce(ctx, slog.LevelInfo, "auth.logout", d, req.Body.Remote, "")
 	}
 	if t.id != 0 {
 		if err := a.attempt(ctx, t, shortPatience); err != nil {

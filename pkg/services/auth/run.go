@@ -44,7 +44,7 @@ func (a *Auth) watchKeys(ctx context.Context) {
 		}
 		if err == nil {
 			if a.unready.Swap(nil) != nil {
-				a.log.Info("keys_answer")
+				a.log.Info("keys.answer")
 			}
 			wait = readySlow
 		} else {
@@ -99,7 +99,7 @@ func (a *Auth) writeJournal(ctx context.Context) {
 	})
 	if err != nil {
 		a.guard.unwritten(changes)
-		a.log.Warn("guard_not_journalled", "err", err.Error())
+		a.log.Warn("guard.not_saved", "err", err)
 	}
 }
 
@@ -109,7 +109,7 @@ func (a *Auth) runSweep(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		if err := a.sweep(ctx); err != nil && ctx.Err() == nil {
-			a.log.Warn("sweep_failed", "err", err.Error())
+			a.log.Warn("sweep.failed", "err", err)
 		}
 		select {
 		case <-ctx.Done():

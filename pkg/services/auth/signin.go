@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -72,9 +73,9 @@ func (a *Auth) signIn(ctx context.Context, cred *usersapi.Credentials, in signIn
 	}
 	a.devices.put(d)
 	if isNew {
-		a.announce(ctx, "device.created", "device_created", d, remote, "")
+		a.announce(ctx, slog.LevelInfo, "device.created", d, remote, "")
 	}
-	a.announce(ctx, "auth.login", "signed_in", d, remote, "")
+	a.announce(ctx, slog.LevelInfo, "auth.login", d, remote, "")
 	select {
 	case a.seen <- sighting{cred.ID, d.lastSeen}:
 	default: // users has been away for long; the time of one sign-in is no loss
@@ -162,7 +163,7 @@ func (a *Auth) tellUsers(ctx context.Context) {
 			return
 		case s := <-a.seen:
 			if err := a.users.Seen(ctx, s.user, s.at); err != nil && !errors.Is(err, fault.NotFound) && ctx.Err() == nil {
-				a.log.Warn("sign_in_not_noted", "user_id", string(s.user), "err", err.Error())
+				a.log.Warn("auth.login_not_noted", "err", err, "user_id", s.user)
 			}
 		}
 	}

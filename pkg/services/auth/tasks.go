@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"vpnd/pkg/api/id"
 	"vpnd/pkg/api/sessions"
 	"vpnd/pkg/fault"
+	"vpnd/pkg/rpc"
 	"vpnd/pkg/store"
 )
 
@@ -60,7 +62,9 @@ func (a *Auth) attempt(ctx context.Context, t task, patience time.Duration) erro
 	defer cancel()
 	err := a.finish(ctx, t)
 	if err != nil {
-		a.log.WarnContext(ctx, "task_left_for_later", "kind", string(t.kind), "device_id", string(t.device), "err", err.Error())
+		d, _ := a.devices.get(t.device)
+		a.log.WarnContext(ctx, "task.postponed", "kind", string(t.kind), "user", d.username, "device", d.name, "err", err,
+			"device_id", t.device, "request_id", rpc.RequestID(ctx))
 		select {
 		case a.wake <- struct{}{}:
 		default:
@@ -110,7 +114,7 @@ func (a *Auth) erase(ctx context.Context, dev id.Device) error {
 	}
 	a.devices.remove(dev)
 	a.guard.forget(deviceBucket(dev))
-	a.announce(ctx, "device.deleted", "device_deleted", d, "", "")
+	a.announce(ctx, slog.LevelInfo, "device.deleted", d, "", "")
 	return nil
 }
 
@@ -123,7 +127,7 @@ func (a *Auth) runTasks(ctx context.Context) {
 		var again <-chan time.Time
 		if err != nil {
 			if ctx.Err() == nil {
-				a.log.Warn("tasks_unfinished", "left", left, "err", err.Error())
+				a.log.Warn("tasks.unfinished", "left", left, "err", err)
 			}
 			again = time.After(wait)
 			wait = min(2*wait, retryLast)

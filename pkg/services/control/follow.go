@@ -32,7 +32,7 @@ func (c *control) follow(ctx context.Context, service string) {
 		if time.Since(began) > lastPause {
 			pause = firstPause
 		}
-		c.log.Debug("feed ended", "of", service, "err", err, "retry_in", pause.String())
+		c.log.Debug("feed.ended", "of", service, "err", err, "retry_in", pause.String())
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):

@@ -161,7 +161,7 @@ func (c *control) forwardToSelf(op rpc.Op[supervisor.Ref, supervisor.Service]) f
 			}
 			errand := func(ctx context.Context) {
 				if _, err := op.Call(ctx, conn, req); err != nil && ctx.Err() == nil {
-					c.log.Error("own "+op.ID, "err", err)
+					c.log.Error("control.errand_failed", "op", op.ID, "err", err)
 				}
 			}
 			select {

@@ -15,6 +15,7 @@ import (
 	"vpnd/pkg/api/ipam"
 	"vpnd/pkg/api/keys"
 	"vpnd/pkg/api/lanes"
+	"vpnd/pkg/api/logs"
 	"vpnd/pkg/api/sessions"
 	"vpnd/pkg/api/supervisor"
 	"vpnd/pkg/api/tor"
@@ -38,12 +39,13 @@ type answers struct {
 	pools    *ipam.StatusReply
 	tor      *tor.Status
 	leaks    *rpc.List[canary.Result]
+	logs     *logs.Status
 	silent   []silence // in the order of the services
 }
 
 // silence is what a service did not say. That of tor and canary is no problem of
 // its own: an operator may do without them, and the list of services and lane
-// tor's state tell the rest.
+// tor's state tell the rest. So it is with logs, unless it should answer.
 type silence struct {
 	service string
 	err     error
@@ -95,6 +97,7 @@ func (c *control) ask(ctx context.Context) *answers {
 		{"ipam", question(ctx, c, "ipam", ipam.Status, &a.pools)},
 		{"tor", question(ctx, c, "tor", tor.GetStatus, &a.tor)},
 		{"canary", question(ctx, c, "canary", canary.Last, &a.leaks)},
+		{"logs", question(ctx, c, "logs", logs.GetStatus, &a.logs)},
 	}
 	errs := make([]error, len(questions))
 	var wg sync.WaitGroup
@@ -145,7 +148,7 @@ func (c *control) problems(a *answers, now time.Time) []api.Problem {
 		}
 	}
 	for _, s := range a.silent {
-		if named[s.service] || s.service == "tor" || s.service == "canary" {
+		if named[s.service] || s.service == "tor" || s.service == "canary" || s.service == "logs" && !a.runs("logs") {
 			continue
 		}
 		f := fault.From(s.err)
@@ -196,6 +199,11 @@ func (c *control) problems(a *answers, now time.Time) []api.Problem {
 			}
 		}
 	}
+	if a.logs != nil {
+		for _, p := range a.logs.Problems {
+			add(p.Hint, "logs: %s", p.What)
+		}
+	}
 	if err := c.trail.problem(); err != nil {
 		add("look at the disk; entries of this time are shown as pending", "the audit trail is incomplete: %s", err)
 	}
@@ -210,6 +218,13 @@ func (a *answers) torUnwanted() bool {
 	}
 	return a.services != nil && slices.ContainsFunc(a.services.Items, func(s supervisor.Service) bool {
 		return s.Name == "tor" && (s.State == "disabled" || s.State == "stopped" && !s.Enabled)
+	})
+}
+
+// runs tells whether a service is up, as far as the supervisor knows.
+func (a *answers) runs(service string) bool {
+	return a.services != nil && slices.ContainsFunc(a.services.Items, func(s supervisor.Service) bool {
+		return s.Name == service && (s.State == "ready" || s.State == "running")
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"vpnd/pkg/api/canary"
 	api "vpnd/pkg/api/control"
 	"vpnd/pkg/api/lanes"
+	"vpnd/pkg/api/logs"
 	"vpnd/pkg/api/tor"
 )
 
@@ -80,5 +81,34 @@ func TestStatusTellsOfLaneTorAndLeaks(t *testing.T) {
 		if len(s.Lanes) != 1 || s.Lanes[0].Reason != tc.note {
 			t.Errorf("%s: lanes %+v", tc.name, s.Lanes)
 		}
+	}
+}
+
+func TestStatusTellsOfLogs(t *testing.T) {
+	w := newWorld(t)
+	status := func() *api.Status {
+		t.Helper()
+		s, err := api.GetStatus.Call(t.Context(), w.conn(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	if s := status(); !s.Healthy {
+		t.Errorf("nothing is wrong: %+v", s.Problems)
+	}
+	w.fake.mu.Lock()
+	w.fake.logs.Problems = []logs.Problem{{What: "lines are not taken in: the disk is full", Hint: "free space"}, {What: "/var/log/x cannot be read: permission denied", Hint: "let it"}}
+	w.fake.mu.Unlock()
+	want := []api.Problem{{What: "logs: lines are not taken in: the disk is full", Hint: "free space"}, {What: "logs: /var/log/x cannot be read: permission denied", Hint: "let it"}}
+	if s := status(); s.Healthy || !cmp.Equal(s.Problems, want) {
+		t.Errorf("healthy %v, %+v", s.Healthy, s.Problems)
+	}
+	// Who stopped it knows that it does not answer.
+	w.fake.mu.Lock()
+	w.fake.down["logs"] = true
+	w.fake.mu.Unlock()
+	if s := status(); !s.Healthy {
+		t.Errorf("without logs: %+v", s.Problems)
 	}
 }

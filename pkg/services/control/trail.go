@@ -69,7 +69,7 @@ func openTrail(ctx context.Context, path string, log *slog.Logger, h *hub) (*tra
 	if err := t.settle(ctx); err != nil {
 		// A full disk must not keep people from looking, nor from the
 		// commands that make room.
-		log.Error("mark unfinished audit entries", "err", err)
+		log.Error("audit.not_settled", "err", err)
 	}
 	return t, nil
 }
@@ -128,7 +128,7 @@ func (t *trail) refused(ctx context.Context, op rpc.Info, err error) {
 	e := t.entry(ctx, op)
 	e.Result, e.Message = string(f.Code), plain(f.Message, maxMessage)
 	if err := t.begin(ctx, &e); err != nil {
-		t.log.Error("write audit entry of a refusal", "op", op.ID, "who", e.Who, "err", err)
+		t.log.Error("audit.not_written", "op", op.ID, "who", e.Who, "err", err, "request_id", e.RequestID)
 	}
 	t.announce(&e)
 }
@@ -145,7 +145,7 @@ func (t *trail) refuse(op rpc.Info, err error) error {
 	if code := fault.CodeOf(err); code == fault.Canceled || code == fault.Timeout {
 		return err
 	}
-	t.log.Error("write audit entry", "op", op.ID, "err", err)
+	t.log.Error("audit.not_written", "op", op.ID, "err", err)
 	hint := fault.From(err).Hint
 	if hint == "" {
 		hint = "the log of service control tells more"
@@ -186,7 +186,7 @@ func (t *trail) end(ctx context.Context, e *api.AuditEntry, f *fault.Error) {
 		// stays pending, and status shows why.
 		why := plain(fault.From(err).Message, maxMessage)
 		t.broken.Store(&why)
-		t.log.Error("complete audit entry", "seq", e.Seq, "op", e.Op, "result", e.Result, "err", err)
+		t.log.Error("audit.not_completed", "seq", e.Seq, "op", e.Op, "result", e.Result, "err", err, "request_id", e.RequestID)
 	} else {
 		t.broken.Store(nil)
 	}
@@ -194,14 +194,19 @@ func (t *trail) end(ctx context.Context, e *api.AuditEntry, f *fault.Error) {
 }
 
 func (t *trail) announce(e *api.AuditEntry) {
-	kind := "control.changed"
+	kind, level := "control.changed", slog.LevelInfo
 	if e.Result == string(fault.Denied) {
-		kind = "control.denied"
+		kind, level = "control.denied", slog.LevelWarn
 	}
 	message := e.Who + ": " + strings.TrimSpace(e.Op+" "+e.Target) + ": " + e.Result
 	t.hub.publish(events.Event{Type: kind, Reason: e.Result, Message: message, Data: map[string]string{
 		"who": e.Who, "op": e.Op, "target": e.Target, "audit": strconv.FormatInt(e.Seq, 10),
 	}})
+	about := []any{"op", e.Op}
+	if e.Target != "" {
+		about = append(about, "target", e.Target)
+	}
+	t.log.Log(context.Background(), level, kind, append(about, "result", e.Result, "who", e.Who, "request_id", e.RequestID)...)
 }
 
 const columns = "seq, time, who, uid, pid, origin, op, target, result, message, request_id"

@@ -100,6 +100,7 @@ type fake struct {
 	lanes    []lanes.Lane
 	tor      tor.Status
 	leaks    []canary.Result
+	logs     logs.Status
 	restarts int
 	left     int // followers of logs that have gone away
 }
@@ -362,7 +363,12 @@ func (f *fake) serve(t *testing.T, dir, name string) string {
 		rpc.Handle(s, logs.Purge, func(_ context.Context, r *logs.PurgeRequest) (*logs.Purged, error) {
 			return &logs.Purged{Rows: 7, DryRun: r.Body.DryRun}, nil
 		})
-		rpc.Handle(s, logs.GetStatus, answer[struct{}](logs.Status{}))
+		rpc.Handle(s, logs.GetStatus, func(context.Context, *struct{}) (*logs.Status, error) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			st := f.logs
+			return &st, nil
+		})
 	}
 	path := filepath.Join(dir, name+".sock")
 	l, err := net.Listen("unix", path)

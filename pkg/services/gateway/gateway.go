@@ -79,7 +79,7 @@ func New(cfg Config, d Deps) *Gateway {
 		login: newLoginKeys(d.Keys), beats: newBeats(d.Sessions), limit: newLimiter(cfg.MaxConnections),
 	}
 	s := rpc.NewServer(rpc.ServerConfig{
-		Name: "vpnd client API", Version: build.Get().Version, Log: d.Log, Guard: g.guard, Around: around,
+		Name: "vpnd client API", Version: build.Get().Version, Log: d.Log, Guard: g.guard, Around: g.around,
 		WriteTimeout: answerWithin,
 		TLS:          &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: g.cert.get},
 		ConnState:    g.limit.observe,
@@ -114,12 +114,31 @@ func (g *Gateway) Run(ctx context.Context, listeners ...net.Listener) error {
 
 // around gives errors of siblings the status that clients are promised: one
 // that does not answer in time is unavailable, like one that is not there.
-func around(ctx context.Context, _ rpc.Info, _ any, next func(context.Context) error) error {
+func (g *Gateway) around(ctx context.Context, op rpc.Info, _ any, next func(context.Context) error) error {
+	began := time.Now()
 	err := next(ctx)
+	if err == nil {
+		g.answered(ctx, op, time.Since(began))
+	}
 	if f := fault.From(err); err != nil && f.Code == fault.Timeout {
 		return fault.Wrap(err, fault.Unavailable, "%s", f.Message).WithReason(f.Reason).WithRetryAfter(max(f.RetryAfter, time.Second))
 	}
 	return err
+}
+
+// answered logs what a client has achieved. Refusals are for those to log who
+// refuse: they know the user, and how to stay silent in a flood.
+func (g *Gateway) answered(ctx context.Context, op rpc.Info, took time.Duration) {
+	switch op.ID {
+	case client.PostLogin.ID, client.PostLogout.ID, client.PostInitiate.ID, client.PostClose.ID:
+	default:
+		return
+	}
+	about := []any{"op", op.ID, "dur_ms", took.Milliseconds(), "request_id", rpc.RequestID(ctx)}
+	if device := bearer(ctx).DeviceID; device != "" {
+		about = append(about, "device_id", device)
+	}
+	g.log.InfoContext(ctx, "client.answered", about...)
 }
 
 // Ready tells whether sign-ins and tokens can be judged.
@@ -143,7 +162,7 @@ func (g *Gateway) refresh(ctx context.Context) {
 			if g.Ready() == nil { // what we have goes on working
 				wait = 5 * time.Second
 			}
-			g.log.Debug("keys_not_read", "err", err)
+			g.log.Debug("keys.not_read", "err", err)
 		}
 		select {
 		case <-ctx.Done():

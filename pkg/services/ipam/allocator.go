@@ -126,7 +126,7 @@ func (a *Allocator) Load(ctx context.Context) error {
 		if err := a.db.release(ctx, until, misfits...); err != nil {
 			return fmt.Errorf("end leases outside the prefixes: %w", err)
 		}
-		a.log.Warn("leases_outside_prefixes_ended", "count", len(misfits))
+		a.log.Warn("leases.ended", "reason", "outside the configured prefixes", "count", len(misfits))
 		for _, l := range misfits {
 			for _, addr := range addressesOf(l) {
 				rest = append(rest, resting{addr, until})

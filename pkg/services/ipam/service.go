@@ -51,7 +51,7 @@ func (a *Allocator) run(ctx context.Context) {
 			return
 		case <-t.C:
 			if err := a.Sweep(ctx); err != nil && ctx.Err() == nil {
-				a.log.Warn("quarantine_sweep_failed", "err", err)
+				a.log.Warn("sweep.failed", "err", err)
 			}
 		}
 	}

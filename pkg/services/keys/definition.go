@@ -22,7 +22,7 @@ func build(ctx context.Context, env *service.Env) (service.Instance, error) {
 		return service.Instance{}, err
 	}
 	if err := k.Bootstrap(ctx); err != nil {
-		env.Log.Error("keys_bootstrap_failed", "err", err.Error())
+		env.Log.Error("keys.failed", "err", err)
 	}
 	k.register(env.Server)
 	return service.Instance{Run: k.Run, Ready: k.Ready}, nil

@@ -84,7 +84,7 @@ func New(cfg Config, deps Deps) (*Keeper, error) {
 func (k *Keeper) Run(ctx context.Context) error {
 	for k.ring.Load() == nil {
 		if err := k.Bootstrap(ctx); err != nil && ctx.Err() == nil {
-			k.log.Error("keys_bootstrap_failed", "err", err.Error())
+			k.log.Error("keys.failed", "err", err)
 		}
 		if k.ring.Load() != nil {
 			break
@@ -132,7 +132,7 @@ func (k *Keeper) Bootstrap(ctx context.Context) error {
 		return err
 	}
 	k.ring.Store(r)
-	k.log.Info("keys_ready", "pin", r.pin, "token_kid", r.token.kid)
+	k.log.Info("keys.ready", "pin", r.pin, "token_kid", r.token.kid)
 	return nil
 }
 
@@ -183,7 +183,7 @@ func (k *Keeper) settle(s slot) (key, error) {
 	state := "made"
 	data, tightened, err := k.dir.read(s.file)
 	if tightened {
-		k.log.Warn("key_file_mode_tightened", "file", s.file)
+		k.log.Warn("keys.mode_tightened", "file", s.file)
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -205,7 +205,7 @@ func (k *Keeper) settle(s slot) (key, error) {
 			return key{}, fmt.Errorf("set the broken file aside: %w", asideErr)
 		}
 		k.found[s.file] = state // even if making the new one fails and is tried again
-		k.log.Error("key_file_broken", "file", s.file, "err", err.Error(), "kept_as", aside)
+		k.log.Error("keys.broken", "file", s.file, "err", err, "kept_as", aside)
 	}
 	if k.found[s.file] == "" {
 		k.found[s.file] = state
@@ -236,7 +236,7 @@ func (k *Keeper) makeKey(s slot, state string) (key, error) {
 			event.Message += "; clients that pinned the old one must be told the new pin"
 		}
 	}
-	k.log.Info("key_written", "file", s.file, "kid", made.kid, "state", state)
+	k.log.Info(event.Type, "file", s.file, "kid", made.kid)
 	k.publish(event)
 	return made, nil
 }
@@ -273,6 +273,6 @@ func (k *Keeper) settleCertificate(tls key) ([]byte, error) {
 	if err := k.dir.write(certFile, encodeCertificate(der)); err != nil {
 		return nil, err
 	}
-	k.log.Info("certificate_written", "was", why)
+	k.log.Info("certificate.made", "was", why)
 	return der, nil
 }

@@ -81,6 +81,6 @@ func (l *Lanes) observe(peers []wgdev.PeerState) {
 
 func (l *Lanes) remember() {
 	if err := l.book.Save(l.bookPath()); err != nil {
-		l.log.Warn("endpoints_not_saved", "err", err)
+		l.log.Warn("endpoints.not_saved", "err", err)
 	}
 }

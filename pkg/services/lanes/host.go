@@ -22,7 +22,7 @@ func (l *Lanes) prepare(ctx context.Context, h *host) {
 		err := l.forward(ctx)
 		if h.forwarding = err == nil; !h.forwarding && err.Error() != h.said {
 			h.said = err.Error() // once
-			l.log.Error("forwarding_not_enabled", "err", err)
+			l.log.Error("forwarding.failed", "err", err)
 			l.publish(events.Event{Type: "lane.failed", Message: "forwarding could not be enabled: " + h.said})
 		}
 	}
@@ -38,7 +38,7 @@ func (l *Lanes) forward(ctx context.Context) error {
 	defer links.Close()
 	changed, err := links.EnableForwarding(ctx)
 	if len(changed) > 0 {
-		l.log.Info("forwarding_enabled", "changed", changed)
+		l.log.Info("forwarding.enabled", "changed", changed)
 	}
 	return err
 }
@@ -50,7 +50,7 @@ func (l *Lanes) unlimit(h *host) {
 	changed, err := link.UnlimitRefusals()
 	if len(changed) > 0 {
 		if !h.unlimited {
-			l.log.Info("refusals_unlimited", "changed", changed)
+			l.log.Info("refusals.unlimited", "changed", changed)
 		}
 		for _, name := range changed {
 			if h.unlimited {
@@ -63,6 +63,6 @@ func (l *Lanes) unlimit(h *host) {
 		h.unlimited, h.warned = true, ""
 	case err.Error() != h.warned:
 		h.warned = err.Error()
-		l.log.Warn("refusals_limited", "err", err)
+		l.log.Warn("refusals.limited", "err", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -142,6 +143,7 @@ func (l *Lanes) Put(ctx context.Context, p api.Peer) error {
 		l.takeBack(ctx, w, failed)
 		return err
 	}
+	l.log.InfoContext(ctx, "peer.added", "device_id", w.device, "request_id", rpc.RequestID(ctx))
 	if replaced := l.note(w); len(replaced) > 0 {
 		l.book.Forget(replaced...)
 		return l.bothLanes(func(i int) error { return l.lanes[i].remove(ctx, replaced...) })
@@ -167,7 +169,7 @@ func (l *Lanes) takeBack(ctx context.Context, w wanted, failed [2]error) {
 		return l.lanes[i].remove(ctx, w.key)
 	})
 	if err != nil {
-		l.log.Warn("peer_not_taken_back", "device", w.device, "err", err)
+		l.log.Warn("peer.left_behind", "device_id", w.device, "err", err, "request_id", rpc.RequestID(ctx))
 	}
 }
 
@@ -203,11 +205,16 @@ func (l *Lanes) Remove(ctx context.Context, removals []api.Removal) ([]api.PeerS
 	l.changing.RLock()
 	defer l.changing.RUnlock()
 	l.freshen(ctx)
-	last, keys := l.unwant(removals, keys)
-	if err := l.bothLanes(func(i int) error { return l.lanes[i].remove(ctx, keys...) }); err != nil {
+	last, gone := l.unwant(removals, keys)
+	if err := l.bothLanes(func(i int) error { return l.lanes[i].remove(ctx, gone...) }); err != nil {
 		return nil, err
 	}
-	l.book.Forget(keys...)
+	for i, r := range removals {
+		if slices.Contains(gone, keys[i]) {
+			l.log.InfoContext(ctx, "peer.removed", "device_id", r.Device, "request_id", rpc.RequestID(ctx))
+		}
+	}
+	l.book.Forget(gone...)
 	return last, nil
 }
 
@@ -255,7 +262,7 @@ func (l *Lanes) Sync(ctx context.Context, peers []api.Peer) (api.Synced, error) 
 	l.changing.Lock()
 	defer l.changing.Unlock()
 	if device, ok := byKey[l.canaryKey()]; ok {
-		l.log.Warn("canary_key_taken", "device", device)
+		l.log.Warn("canary.key_taken", "device_id", device)
 		l.wantCanary(wgdev.Key{}) // the device keeps it
 	}
 	var done [2]difference

@@ -48,6 +48,6 @@ func (l *Lanes) repaired(what string) {
 	if quiet {
 		return
 	}
-	l.log.Warn("firewall_repaired", "drift", what)
+	l.log.Warn("firewall.repaired", "drift", what)
 	l.publish(events.Event{Type: "firewall.repaired", Message: what})
 }

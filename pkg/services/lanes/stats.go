@@ -31,7 +31,7 @@ func (l *Lanes) freshen(ctx context.Context) {
 	}
 	l.read = l.readings.Add(1)
 	if _, err := l.Stats(ctx); err != nil {
-		l.log.Debug("last_counters_not_read", "err", err)
+		l.log.Debug("counters.not_read", "err", err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"vpnd/pkg/api/events"
 	api "vpnd/pkg/api/lanes"
 	"vpnd/pkg/nft"
+	"vpnd/pkg/rpc"
 )
 
 // adoptFor is how long a state that an earlier run of ours left in the kernel
@@ -63,7 +64,7 @@ func (l *Lanes) SetTor(ctx context.Context, state api.TorState, reason string, l
 			return api.TorAnswer{}, err
 		}
 	}
-	l.noteTor(want, reason, lease)
+	l.noteTor(ctx, want, reason, lease)
 	l.mu.Lock()
 	out := api.TorAnswer{State: torStateName(l.tor.state), Since: l.tor.since}
 	l.mu.Unlock()
@@ -80,7 +81,7 @@ func (l *Lanes) SetTor(ctx context.Context, state api.TorState, reason string, l
 }
 
 // noteTor remembers what the rules hold now, and tells of a change.
-func (l *Lanes) noteTor(state nft.TorState, reason string, lease time.Duration) {
+func (l *Lanes) noteTor(ctx context.Context, state nft.TorState, reason string, lease time.Duration) {
 	now := time.Now()
 	l.mu.Lock()
 	changed := l.tor.state != state
@@ -91,18 +92,22 @@ func (l *Lanes) noteTor(state nft.TorState, reason string, lease time.Duration) 
 	l.mu.Unlock()
 	l.lanes[1].show(string(torStateName(state)), reason)
 	if changed {
-		l.log.Info("lane_tor_changed", "state", torStateName(state), "reason", reason)
-		l.publish(laneChanged(api.Tor, string(torStateName(state)), reason))
+		l.laneChanged(ctx, api.Tor, string(torStateName(state)), reason)
 	}
 }
 
-// laneChanged tells people the new state first, then why.
-func laneChanged(lane api.Name, state, reason string) events.Event {
-	text := state
+// laneChanged tells the log and people the new state first, then why.
+func (l *Lanes) laneChanged(ctx context.Context, lane api.Name, state, reason string) {
+	text, about := state, []any{"lane", lane, "state", state}
 	if reason != "" {
 		text += ": " + reason
+		about = append(about, "reason", reason)
 	}
-	return events.Event{Type: "lane.changed", Reason: state, Message: text, Data: map[string]string{"lane": string(lane)}}
+	if request := rpc.RequestID(ctx); request != "" {
+		about = append(about, "request_id", request)
+	}
+	l.log.InfoContext(ctx, "lane.changed", about...)
+	l.publish(events.Event{Type: "lane.changed", Reason: state, Message: text, Data: map[string]string{"lane": string(lane)}})
 }
 
 func (l *Lanes) torState() nft.TorState {
@@ -122,10 +127,10 @@ func (l *Lanes) expireTor(ctx context.Context) {
 		return
 	}
 	if err := l.apply(ctx, nft.State{VPN: l.vpnState()}); err != nil {
-		l.log.Error("lane_tor_not_blocked", "err", err)
+		l.log.Error("lane.not_blocked", "lane", api.Tor, "err", err)
 		return
 	}
-	l.noteTor(nft.TorBlocked, whySilent, 0)
+	l.noteTor(ctx, nft.TorBlocked, whySilent, 0)
 }
 
 // adoptTor finds the state that an earlier run of ours left in the kernel and
@@ -135,7 +140,7 @@ func (l *Lanes) adoptTor(ctx context.Context) {
 	for _, state := range []nft.TorState{nft.TorUp, nft.TorMaintenance} {
 		held, err := l.wall.Adopt(ctx, nft.State{VPN: l.vpnState(), Tor: state})
 		if err == nil && held {
-			l.noteTor(state, "as it was before a restart", adoptFor)
+			l.noteTor(ctx, state, "as it was before a restart", adoptFor)
 			return
 		}
 	}

@@ -53,9 +53,7 @@ func (l *Lanes) Switch(ctx context.Context, up bool) (api.Lane, error) {
 		return api.Lane{}, err
 	}
 	if changed {
-		state := want.state.String()
-		l.log.Info("lane_vpn_changed", "state", state, "reason", want.reason)
-		l.publish(laneChanged(api.VPN, state, want.reason))
+		l.laneChanged(ctx, api.VPN, want.state.String(), want.reason)
 	}
 	return l.List()[0], nil
 }
@@ -74,7 +72,7 @@ func (l *Lanes) loadVPN() {
 		s = parseSwitch(data, l.switchPath())
 	}
 	if s.state == nft.VPNDown && s.reason != whyOperator {
-		l.log.Error("lane_vpn_stays_down", "reason", s.reason)
+		l.log.Error("lane.failed", "lane", api.VPN, "reason", s.reason)
 		l.publish(events.Event{Type: "lane.failed", Reason: string(api.VPN), Message: s.reason, Data: map[string]string{"lane": string(api.VPN)}})
 	}
 	l.noteVPN(s)

@@ -24,7 +24,7 @@ const (
 // interfaces are left as they are: tunnels outlive us. It owns every goroutine.
 func (l *Lanes) Run(ctx context.Context) error {
 	if err := l.book.Load(l.bookPath()); err != nil {
-		l.log.Warn("endpoints_not_loaded", "err", err)
+		l.log.Warn("endpoints.not_loaded", "err", err)
 	}
 	l.loadVPN()
 	defer func() {
@@ -101,7 +101,7 @@ func (l *Lanes) guard(ctx context.Context) bool {
 	}
 	if news := l.setWall(err); err != nil {
 		if news {
-			l.log.Error("firewall_failed", "err", err)
+			l.log.Error("firewall.failed", "err", err)
 			l.publish(events.Event{Type: "firewall.failed", Message: err.Error()})
 		}
 		return false
@@ -117,7 +117,7 @@ func (l *Lanes) nowGuarded(ctx context.Context) {
 	case <-l.guarded:
 	default:
 		if _, err := l.wall.Canary(ctx); err != nil {
-			l.log.Warn("canary_not_counted", "err", err)
+			l.log.Warn("canary.not_counted", "err", err)
 		}
 		close(l.guarded)
 	}
@@ -131,7 +131,7 @@ func (l *Lanes) listen(ctx context.Context, to string, watch func(wake func()) e
 		err := watch(func() { signal(l.rewall) })
 		if ctx.Err() == nil && !said {
 			said = true
-			l.log.Warn("not_told_of_changes", "of", to, "err", err)
+			l.log.Warn("watch.failed", "of", to, "err", err)
 		}
 	})
 }
@@ -163,7 +163,7 @@ func (l *Lanes) keepUp(ctx context.Context, ln *lane) {
 			}
 			var fresh bool
 			if fresh, err = ln.bringUp(ctx); err == nil {
-				l.log.Info("lane_up", "lane", ln.name, "interface", ln.cfg.Interface, "backend", ln.describe().Backend, "adopted", !fresh)
+				l.log.Info("lane.interface_up", "lane", ln.name, "interface", ln.cfg.Interface, "backend", ln.describe().Backend, "adopted", !fresh)
 				l.publish(events.Event{Type: "lane.interface_up", Message: "interface " + ln.cfg.Interface + " is up", Data: map[string]string{"lane": string(ln.name)}})
 				signal(ln.changed)
 			}
@@ -174,7 +174,7 @@ func (l *Lanes) keepUp(ctx context.Context, ln *lane) {
 			said = ""
 		case ctx.Err() == nil && err.Error() != said:
 			said = err.Error()
-			l.log.Error("lane_failed", "lane", ln.name, "err", err)
+			l.log.Error("lane.failed", "lane", ln.name, "err", err)
 			l.publish(events.Event{Type: "lane.failed", Reason: string(ln.name), Message: said, Data: map[string]string{"lane": string(ln.name)}})
 		}
 	})
@@ -217,12 +217,12 @@ func (l *Lanes) compare(ctx context.Context, i int) {
 	d, err := ln.equalize(ctx, want, i, l.book)
 	if err != nil {
 		if ctx.Err() == nil {
-			l.log.Warn("peers_not_compared", "lane", ln.name, "err", err)
+			l.log.Warn("peers.not_compared", "lane", ln.name, "err", err)
 		}
 		return
 	}
 	if !d.none() {
-		l.log.Info("peers_restored", "lane", ln.name, "added", d.added, "changed", d.changed, "removed", d.removed)
+		l.log.Info("peers.restored", "lane", ln.name, "added", d.added, "changed", d.changed, "removed", d.removed)
 	}
 }
 

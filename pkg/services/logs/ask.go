@@ -58,20 +58,20 @@ func (s *Service) count(ctx context.Context, req *api.Ask) (*api.Number, error) 
 }
 
 func (s *Service) stats(ctx context.Context, req *api.StatsRequest) (*rpc.List[api.Group], error) {
-	return s.groups(ctx, req.Query, req.By, req.Limit, func(ctx context.Context, q logquery.Query, l logstore.Limits) ([]logstore.Group, error) {
+	return s.groups(ctx, req.Query, req.Limit, func(ctx context.Context, q logquery.Query, l logstore.Limits) ([]logstore.Group, error) {
 		g, _, err := s.lines.Stats(ctx, q, l, req.By...)
 		return g, err
 	})
 }
 
 func (s *Service) top(ctx context.Context, req *api.TopRequest) (*rpc.List[api.Group], error) {
-	return s.groups(ctx, req.Query, []string{req.Field}, req.Limit, func(ctx context.Context, q logquery.Query, l logstore.Limits) ([]logstore.Group, error) {
+	return s.groups(ctx, req.Query, req.Limit, func(ctx context.Context, q logquery.Query, l logstore.Limits) ([]logstore.Group, error) {
 		g, _, err := s.lines.Top(ctx, q, l, req.Field, 0)
 		return g, err
 	})
 }
 
-func (s *Service) groups(ctx context.Context, text string, by []string, limit int,
+func (s *Service) groups(ctx context.Context, text string, limit int,
 	find func(context.Context, logquery.Query, logstore.Limits) ([]logstore.Group, error)) (*rpc.List[api.Group], error) {
 	out := &rpc.List[api.Group]{}
 	err := s.ask(ctx, text, func(ctx context.Context, q logquery.Query, l logstore.Limits) error {
@@ -80,14 +80,8 @@ func (s *Service) groups(ctx context.Context, text string, by []string, limit in
 			return err
 		}
 		out.Total = len(found)
-		for i, g := range found[:min(len(found), limit)] {
-			v := api.Group{Values: g.Values, Count: g.Count}
-			if i < maxEnds {
-				if v.First, v.Last, err = s.ends(ctx, only(q, by, g.Values), l); err != nil {
-					return err
-				}
-			}
-			out.Items = append(out.Items, v)
+		for _, g := range found[:min(len(found), limit)] {
+			out.Items = append(out.Items, api.Group{Values: g.Values, Count: g.Count, First: g.First, Last: g.Last})
 		}
 		return nil
 	})
@@ -144,25 +138,17 @@ func (s *Service) services(ctx context.Context, req *api.Ask) (*rpc.List[api.Ser
 	out := &rpc.List[api.ServiceLines]{}
 	err := s.ask(ctx, req.Query, func(ctx context.Context, q logquery.Query, l logstore.Limits) error {
 		found, err := s.lines.Services(ctx, q, l)
-		if err != nil {
-			return err
-		}
-		for i, f := range found {
-			v := api.ServiceLines{Name: f.Name, Count: f.Count, Errors: f.Errors}
-			if i < maxEnds {
-				if v.Last, err = s.end(ctx, only(q, []string{"service"}, []string{f.Name}), l, false); err != nil {
-					return err
-				}
-			}
-			out.Items = append(out.Items, v)
+		for _, f := range found {
+			out.Items = append(out.Items, api.ServiceLines{Name: f.Name, Count: f.Count, Errors: f.Errors, Last: f.Last})
 		}
 		out.Total = len(found)
-		return nil
+		return err
 	})
 	return out, err
 }
 
-// export sends all that matches, the oldest first.
+// export sends all that matches, the oldest first, up to the line that is the
+// newest when it begins: else a slow reader would never come to an end.
 func (s *Service) export(ctx context.Context, req *api.Ask, send func(api.Record) error) error {
 	q, err := parse(req.Query)
 	if err != nil {
@@ -173,6 +159,11 @@ func (s *Service) export(ctx context.Context, req *api.Ask, send func(api.Record
 		return err
 	}
 	defer leave()
+	newest, err := s.lines.Query(ctx, q, logstore.Page{}, logstore.Limits{Rows: 1})
+	if err != nil || len(newest.Rows) == 0 {
+		return err
+	}
+	q.Until = newest.Rows[0].Record.Time.Add(time.Microsecond)
 	return s.lines.Each(ctx, q, func(f logstore.Found) error { return send(record(&f)) })
 }
 

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	api "vpnd/pkg/api/logs"
@@ -23,8 +24,9 @@ const maxPasses = 20
 // reader saw last.
 //
 // Lines are told apart by arrival, not by time: of the day of that line it is
-// what arrived behind it, then all later days. A line that belongs to an
-// earlier day and came late, while the reader was away, is not among them.
+// what arrived behind it, then all later days. A reader that has seen lines of
+// several days says which was the last of each; what came late for a day that
+// it does not name is not among them.
 //
 // A reader that is slow is sent what it lags behind from the store. When that is
 // more than patience, it is told how many lines it missed and goes on with the
@@ -34,14 +36,9 @@ func (s *Service) follow(ctx context.Context, req *api.FollowRequest, send func(
 	if err != nil {
 		return err
 	}
-	var behind marks // the line that the reader saw last
-	if req.Since != "" {
-		id, err := logstore.ParseID(req.Since)
-		if err != nil {
-			return fault.InvalidField("query.since_id", "is not the id of a line").WithHint("leave it out to follow new lines only")
-		}
-		day := dayOf(id)
-		behind = marks{day: {id.Seq + 1, day.Time().UnixMicro()}}
+	behind, err := marksOf(req.Since)
+	if err != nil {
+		return err
 	}
 	release, err := s.stopAppends(ctx)
 	if err != nil {
@@ -54,7 +51,7 @@ func (s *Service) follow(ctx context.Context, req *api.FollowRequest, send func(
 	}
 	defer s.hub.leave(f)
 
-	if behind != nil {
+	if len(behind) > 0 {
 		if err := s.catchUp(ctx, f, q, want(behind, true), math.MaxUint64, send); err != nil {
 			return err
 		}
@@ -82,6 +79,30 @@ func (s *Service) follow(ctx context.Context, req *api.FollowRequest, send func(
 		case <-f.changed:
 		}
 	}
+}
+
+// maxSince is how many days a reader may name.
+const maxSince = 8
+
+// marksOf reads the ids of the lines that a reader saw last.
+func marksOf(since string) (marks, error) {
+	if since == "" {
+		return nil, nil
+	}
+	ids := strings.Split(since, ",")
+	if len(ids) > maxSince {
+		return nil, fault.InvalidField("query.since_id", "names %d lines; %d are the most", len(ids), maxSince).WithHint("name those of the newest days")
+	}
+	out := marks{}
+	for _, text := range ids {
+		id, err := logstore.ParseID(text)
+		if err != nil {
+			return nil, fault.InvalidField("query.since_id", "%q is not the id of a line", text).WithHint("leave it out to follow new lines only")
+		}
+		day := dayOf(id)
+		out[day] = mark{max(out[day].seq, id.Seq+1), day.Time().UnixMicro()}
+	}
+	return out, nil
 }
 
 // wanted is what has to be read from the store: of these days what arrived from
@@ -136,30 +157,7 @@ func (s *Service) again(ctx context.Context, f *follower, most uint64) (from mar
 // when it was more than most.
 func (s *Service) catchUp(ctx context.Context, f *follower, q logquery.Query, w wanted, most uint64, send func(api.Record) error) error {
 	for range maxPasses {
-		part := q
-		if t := w.since(); part.Since.Before(t) {
-			part.Since = t
-		}
-		err := s.lines.Each(ctx, part, func(l logstore.Found) error {
-			if !w.has(l.ID) {
-				return nil
-			}
-			for {
-				after, settled := s.hub.arrived(f, l.ID)
-				if after {
-					return nil
-				}
-				if settled == nil {
-					return send(record(&l))
-				}
-				select {
-				case <-settled:
-				case <-ctx.Done():
-					return ctx.Err()
-				}
-			}
-		})
-		if err != nil {
+		if err := s.sendStored(ctx, f, q, w, send); err != nil {
 			return err
 		}
 		from, needed, err := s.again(ctx, f, most)
@@ -169,6 +167,63 @@ func (s *Service) catchUp(ctx context.Context, f *follower, q logquery.Query, w 
 		w = want(from, false)
 	}
 	return nil
+}
+
+// sendStored sends in the order of arrival, so that a reader that goes away in
+// between can go on behind the last line it got. The store gives lines by time;
+// what does not fit into memory at once is read again.
+func (s *Service) sendStored(ctx context.Context, f *follower, q logquery.Query, w wanted, send func(api.Record) error) error {
+	leave, err := s.catching.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if t := w.since(); q.Since.Before(t) {
+		q.Since = t
+	}
+	last := logstore.ID{Time: math.MinInt64}
+	for {
+		batch := earliest{most: s.batch}
+		err := s.lines.Each(ctx, q, func(l logstore.Found) error {
+			if !w.has(l.ID) || !arrivedBefore(last, l.ID) {
+				return nil
+			}
+			after, err := s.cameAfter(ctx, f, l.ID)
+			if err != nil || after {
+				return err
+			}
+			batch.add(l)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		lines := batch.take()
+		for i := range lines {
+			if err := send(record(&lines[i])); err != nil {
+				return err
+			}
+		}
+		if !batch.more {
+			return nil
+		}
+		last = lines[len(lines)-1].ID
+	}
+}
+
+// cameAfter tells whether the follower gets a line from the hub.
+func (s *Service) cameAfter(ctx context.Context, f *follower, id logstore.ID) (bool, error) {
+	for {
+		after, settled := s.hub.arrived(f, id)
+		if settled == nil {
+			return after, nil
+		}
+		select {
+		case <-settled:
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
 }
 
 // stopAppends waits for the append that is under way, and holds up the next.

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -57,20 +60,23 @@ func TestFollowersGetNewLinesThatMatch(t *testing.T) {
 }
 
 // TestAFollowerThatGoesAndComesMissesNothing reads with random breaks and with
-// restarts of the service, while several files are written.
+// restarts of the service, while several files are written. The times of lines
+// go back and forth, over a midnight too if there is one.
 func TestAFollowerThatGoesAndComesMissesNothing(t *testing.T) {
 	w := newWorld(t)
 	const writers, each = 4, 500
 	total := writers * each
 	w.write("first.log", `{"event":"first"}`)
 	w.waitFor("", 1)
-	since := w.query(&api.QueryRequest{Limit: 1}).Items[0].ID
+	since := map[string]string{} // of each day
+	note := func(r api.Record) { since[r.Time.Format(time.DateOnly)] = r.ID }
+	note(w.query(&api.QueryRequest{Limit: 1}).Items[0])
 
 	var writing sync.WaitGroup
 	for i := range writers {
 		writing.Go(func() {
 			for n := range each {
-				w.write(fmt.Sprintf("w%d/w.log", i), fmt.Sprintf(`{"event":"n","key":"%d.%d"}`, i, n))
+				w.write(fmt.Sprintf("w%d/w.log", i), fmt.Sprintf(`{"ts":%q,"event":"n","key":"%d.%d"}`, time.Now().UTC().Add(-rand.N(90*time.Minute)).Format(time.RFC3339Nano), i, n))
 				if n%50 == 0 {
 					time.Sleep(time.Duration(rand.IntN(3)) * time.Millisecond) // so that appends differ in size
 				}
@@ -83,8 +89,8 @@ func TestAFollowerThatGoesAndComesMissesNothing(t *testing.T) {
 	defer cancel()
 	for breaks := 0; len(seen) < total && ctx.Err() == nil; breaks++ {
 		n, limit := 0, 1+rand.IntN(200)
-		err := api.Follow.Follow(ctx, w.conn, &api.FollowRequest{Ask: api.Ask{Query: "event=n"}, Since: since}, func(r api.Record) error {
-			since = r.ID
+		err := api.Follow.Follow(ctx, w.conn, &api.FollowRequest{Ask: api.Ask{Query: "event=n"}, Since: strings.Join(slices.Sorted(maps.Values(since)), ",")}, func(r api.Record) error {
+			note(r)
 			seen[string(r.Fields)]++
 			if r.Missed > 0 {
 				t.Errorf("missed %d", r.Missed)

@@ -11,7 +11,7 @@ import (
 // What is collected for a follower. What is more has to be read from the store,
 // and a reader that lags behind further than that loses lines.
 const (
-	queueLines = 1000
+	queueLines = 4000
 	queueBytes = 2 << 20
 	patience   = 50_000
 )
@@ -36,7 +36,6 @@ type follower struct {
 	queue   []logstore.Found
 	bytes   int
 	lost    uint64        // matching lines before queue[0] that were dropped; the store has them
-	gone    uint64        // lines that are in the store, it is not known where
 	since   marks         // what arrived since it joined, or since the last take or again
 	changed chan struct{} // has a token when there is something to take
 }
@@ -85,12 +84,14 @@ func (h *hub) count() int {
 
 func (h *hub) active() bool { return h.count() > 0 }
 
-// begin says which days an append may change before it does.
-func (h *hub) begin(spans []span) {
+// begin says which days an append changes before it does.
+func (h *hub) begin(batches []logstore.Batch) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, s := range spans {
-		h.pending[s.day] = true
+	for i := range batches {
+		for k := range batches[i].Rows {
+			h.pending[logstore.DayOf(batches[i].Rows[k].Record.Time)] = true
+		}
 	}
 }
 
@@ -126,15 +127,6 @@ func (h *hub) publish(lines []logstore.Found) {
 	}
 }
 
-// lose tells of lines that could not be handed out.
-func (h *hub) lose(n uint64) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for f := range h.followers {
-		f.gone += n
-	}
-}
-
 func (f *follower) add(l logstore.Found) {
 	f.queue = append(f.queue, l)
 	f.bytes += sizeOf(&l.Record)
@@ -164,11 +156,8 @@ func (h *hub) take(f *follower) (lines []logstore.Found, lost uint64, again bool
 	if f.lost > 0 && f.lost <= patience {
 		return nil, 0, true
 	}
-	lines, lost = f.queue, f.lost+f.gone
-	f.queue, f.bytes, f.since = nil, 0, marks{}
-	if len(lines) > 0 {
-		f.lost, f.gone = 0, 0
-	}
+	lines, lost = f.queue, f.lost
+	f.queue, f.bytes, f.lost, f.since = nil, 0, 0, marks{}
 	return lines, lost, false
 }
 

@@ -3,6 +3,7 @@ package logs
 import (
 	"context"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -69,29 +70,29 @@ func (s *Service) append(ctx context.Context, batches []logstore.Batch) error {
 	}
 	defer func() { <-s.appending }()
 	if !s.hub.active() {
-		clear(s.arrivals.seen)
 		return s.lines.AppendAll(ctx, batches)
 	}
-	spans := spansOf(batches)
-	s.hub.begin(spans)
+	s.hub.begin(batches)
 	defer s.hub.end()
-	known := s.arrivals.before(ctx, spans)
 	if err := s.lines.AppendAll(ctx, batches); err != nil {
 		return err
 	}
-	var found []logstore.Found
-	if known == nil {
-		found, known = s.arrivals.after(ctx, spans)
-	}
-	if known != nil {
-		// They are kept, only the followers do not hear of them.
-		for _, b := range batches {
-			s.hub.lose(uint64(len(b.Rows)))
-		}
-		return nil
-	}
-	s.hub.publish(found)
+	s.hub.publish(news(batches))
 	return nil
+}
+
+// news are the lines that an append brought, in the order of their arrival.
+func news(batches []logstore.Batch) []logstore.Found {
+	var out []logstore.Found
+	for i := range batches {
+		for k := range batches[i].Rows {
+			if r := &batches[i].Rows[k]; r.New {
+				out = append(out, logstore.Found{ID: r.ID, Record: r.Record})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b logstore.Found) int { return compareArrival(a.ID, b.ID) })
+	return out
 }
 
 // refused notes why the store takes nothing, once.

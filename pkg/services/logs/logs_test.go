@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -246,6 +247,54 @@ func TestItsOwnFolderIsNotTakenIn(t *testing.T) {
 	w.start()
 	w.write("a.log", "another line")
 	w.waitFor("", 2)
+}
+
+// TestStatusNamesProblems destroys a day and names a folder that is not there.
+func TestStatusNamesProblems(t *testing.T) {
+	w := newWorld(t)
+	w.story()
+	date := time.Now().UTC().AddDate(0, 0, -3).Format(time.DateOnly)
+	w.write("old.log", `{"ts":"`+date+`T00:00:00Z","event":"old"}`)
+	w.waitFor("", 6)
+	w.stop()
+	day := filepath.Join(w.state, "days", date+".db")
+	info, err := os.Stat(day)
+	if err != nil {
+		t.Fatal(err)
+	}
+	noise := make([]byte, info.Size())
+	for i := range noise {
+		noise[i] = byte(rand.IntN(256))
+	}
+	if err := os.WriteFile(day, noise, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	missing := filepath.Join(filepath.Dir(w.dir), "missing")
+	w.cfg.Dirs = append(w.cfg.Dirs, missing)
+	w.start()
+	var st *api.Status
+	eventually(t, "two problems", func() bool {
+		st, err = api.GetStatus.Call(t.Context(), w.conn, nil)
+		return err == nil && len(st.Problems) == 2
+	})
+	if got := st.Problems[0]; got.What != "the lines of "+date+" do not answer: their file is damaged and was set aside" || !strings.Contains(got.Hint, filepath.Dir(day)) {
+		t.Errorf("of the damaged day: %+v", got)
+	}
+	if got := st.Problems[1]; got.What != missing+" cannot be read: no such file or directory" || got.Hint == "" {
+		t.Errorf("of the missing folder: %+v", got)
+	}
+	if st.Problem != st.Problems[0].What || !cmp.Equal(st.Dirs, w.cfg.Dirs) || st.Store != w.state || w.count("") != 5 {
+		t.Errorf("%d lines; %+v", w.count(""), st)
+	}
+	if err := errors.Join(os.Remove(day+".damaged"), os.Mkdir(missing, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	w.stop()
+	w.start()
+	eventually(t, "no problem", func() bool {
+		st, err = api.GetStatus.Call(t.Context(), w.conn, nil)
+		return err == nil && len(st.Problems) == 0 && st.Problem == ""
+	})
 }
 
 // TestRestartsLoseAndDoubleNothing stops and starts the service while files

@@ -36,10 +36,11 @@ type Service struct {
 	saved *store.DB
 
 	appending chan struct{} // one token: who has it may append, or join the followers
-	arrivals  arrivals      // of who appends
 	hub       *hub
 	asking    *gate // questions
 	exporting *gate // exports, which take as long as their reader
+	catching  *gate // followers that are sent what they missed
+	batch     int   // lines that are held of what one missed
 
 	tail   logtail.Stats
 	meter  meter
@@ -51,6 +52,7 @@ const (
 	maxAsking, maxWaiting = 4, 60
 	maxExporting          = 4
 	maxFollowers          = 32
+	maxCatching           = 3
 )
 
 // Definition makes the service.
@@ -71,8 +73,9 @@ func New(ctx context.Context, cfg config.Logs, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{
-		cfg: cfg, deps: deps, appending: make(chan struct{}, 1), arrivals: arrivals{seen: map[logstore.Day]int64{}}, hub: newHub(maxFollowers),
-		asking: newGate(maxAsking, maxWaiting, "questions"), exporting: newGate(maxExporting, 0, "exports"), meter: meter{files: map[string]*progress{}},
+		cfg: cfg, deps: deps, appending: make(chan struct{}, 1), hub: newHub(maxFollowers),
+		asking: newGate(maxAsking, maxWaiting, "questions"), exporting: newGate(maxExporting, 0, "exports"),
+		catching: newGate(maxCatching, maxFollowers, "followers that catch up"), batch: batchLines, meter: meter{files: map[string]*progress{}},
 	}
 	var err error
 	s.saved, err = store.Open(ctx, store.Options{Path: filepath.Join(deps.StateDir, "saved.db"), Migrations: migrations(), Log: deps.Log})
@@ -86,7 +89,6 @@ func New(ctx context.Context, cfg config.Logs, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.saved.Close())
 	}
-	s.arrivals.store = s.lines
 	return s, nil
 }
 

@@ -2,11 +2,11 @@ package logs
 
 import (
 	"context"
-	"strings"
 	"sync"
 	"time"
 
 	api "vpnd/pkg/api/logs"
+	"vpnd/pkg/logstore"
 	"vpnd/pkg/logtail"
 	"vpnd/pkg/rpc"
 )
@@ -30,12 +30,18 @@ type progress struct {
 		at   time.Time
 		size int64
 	}
+	last  logtail.FileStat
+	since time.Time // when it became so
 }
 
 const (
 	meterEvery = time.Second
 	meterKept  = 61
 	sizesKept  = 600
+
+	// stillAfter is how long a file with a rest that nobody reads does not change
+	// until that is taken for the beginning of a line.
+	stillAfter = 5 * time.Second
 )
 
 // measure looks at the files every second.
@@ -78,6 +84,9 @@ func (m *meter) look(now time.Time, snap logtail.Snapshot) {
 }
 
 func (p *progress) look(now time.Time, f logtail.FileStat) {
+	if p.since.IsZero() || f != p.last {
+		p.last, p.since = f, now
+	}
 	n := 0
 	for n < len(p.sizes) && p.sizes[n].size <= f.Kept {
 		n++
@@ -105,17 +114,24 @@ func (m *meter) rate(now time.Time, lines int64) float64 {
 }
 
 // lag is the age of the oldest byte that is not kept yet, as far as was seen.
-func (m *meter) lag(now time.Time, f logtail.FileStat) int64 {
+// When the reader is idle, what a file that stays as it is has more is a line
+// without its end: nobody can take it in yet, so that is no lag.
+func (m *meter) lag(now time.Time, f logtail.FileStat, idle bool) int64 {
 	if f.Lag() == 0 {
 		return 0
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if p := m.files[f.Name+"\x00"+f.Path]; p != nil {
-		for _, z := range p.sizes {
-			if z.size > f.Kept {
-				return max(1, now.Sub(z.at).Milliseconds())
-			}
+	p := m.files[f.Name+"\x00"+f.Path]
+	switch {
+	case p == nil:
+		return 1
+	case idle && f == p.last && now.Sub(p.since) > stillAfter:
+		return 0
+	}
+	for _, z := range p.sizes {
+		if z.size > f.Kept {
+			return max(1, now.Sub(z.at).Milliseconds())
 		}
 	}
 	return 1
@@ -129,7 +145,8 @@ func (s *Service) status(ctx context.Context, _ *struct{}) (*api.Status, error) 
 	now, snap := time.Now(), s.tail.Snapshot()
 	out := &api.Status{
 		Rows: kept.Rows, Bytes: kept.Bytes, LinesIn: snap.Lines, BytesIn: snap.Bytes, Rate: s.meter.rate(now, snap.Lines),
-		PausedMs: snap.Paused.Milliseconds(), SlowQueries: kept.Slow, Followers: s.hub.count(), Days: []api.Day{}, Files: []api.File{},
+		PausedMs: snap.Paused.Milliseconds(), SlowQueries: kept.Slow, Followers: s.hub.count(),
+		Dirs: s.cfg.Dirs, Store: s.deps.StateDir, Days: []api.Day{}, Files: []api.File{}, MoreSkipped: snap.SkippedBeyond,
 	}
 	if kept.Rows > 0 {
 		oldest, newest := kept.Oldest, kept.Newest
@@ -138,24 +155,23 @@ func (s *Service) status(ctx context.Context, _ *struct{}) (*api.Status, error) 
 	for _, d := range kept.Days {
 		out.Days = append(out.Days, api.Day{Day: d.Day.String(), Rows: d.Rows, Bytes: d.Bytes})
 	}
-	for _, name := range kept.Damaged {
-		day, _, _ := strings.Cut(name, ".")
-		out.Days = append(out.Days, api.Day{Day: day, Damaged: "its file is damaged and was set aside as " + name})
+	for _, a := range kept.Aside {
+		if a.Day != logstore.NoDay {
+			out.Days = append(out.Days, api.Day{Day: a.Day.String(), Bytes: a.Bytes, Damaged: "set aside as " + a.File + ": " + a.Reason})
+		}
 	}
+	refused := s.refuse.Load()
+	idle := refused == nil && snap.InFlight == 0
 	for _, f := range snap.Files {
-		v := api.File{Path: f.Name, Offset: f.Kept, Size: f.Size, LagMs: s.meter.lag(now, f)}
+		v := api.File{Path: f.Name, Offset: f.Kept, Size: f.Size, LagMs: s.meter.lag(now, f, idle)}
 		out.LagMs = max(out.LagMs, v.LagMs)
 		out.Files = append(out.Files, v)
 	}
 	for _, f := range snap.Skipped {
 		out.Files = append(out.Files, api.File{Path: f.Path, Skipped: f.Reason})
 	}
-	switch f := s.refuse.Load(); {
-	case f != nil:
-		out.Problem, out.Hint = f.Message, f.Hint
-	case len(kept.Damaged) > 0:
-		out.Problem = "days are damaged and do not answer: " + strings.Join(kept.Damaged, ", ")
-		out.Hint = "the lines of that time may still be in the log files; remove the .damaged file when it is of no use"
+	if out.Problems = problems(out, &kept, refused); len(out.Problems) > 0 {
+		out.Problem, out.Hint = out.Problems[0].What, out.Problems[0].Hint
 	}
 	return out, nil
 }

@@ -20,7 +20,7 @@ import (
 
 // world is a folder of log files and the service on it, served on a socket.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string // of log files
 	state  string
 	socket string
@@ -30,7 +30,7 @@ type world struct {
 	events *service.Events
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	top := t.TempDir()
 	w := &world{t: t, dir: filepath.Join(top, "log"), state: filepath.Join(top, "state"), socket: filepath.Join(top, "logs.sock"), cfg: config.Default().Logs}
@@ -114,7 +114,7 @@ func (w *world) query(req *api.QueryRequest) *rpc.List[api.Record] {
 	return l
 }
 
-func eventually(t *testing.T, what string, is func() bool) {
+func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {

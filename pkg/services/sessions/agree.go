@@ -84,7 +84,7 @@ func (m *Manager) sync(ctx context.Context) error {
 		close(m.first)
 	}
 	m.epoch = done.Epoch
-	m.log.Info("lanes_synced", "epoch", done.Epoch, "peers", len(peers), "added", done.Added, "changed", done.Changed, "removed", done.Removed)
+	m.log.Info("lanes.synced", "epoch", done.Epoch, "peers", len(peers), "added", done.Added, "changed", done.Changed, "removed", done.Removed)
 	return nil
 }
 
@@ -97,7 +97,7 @@ func (m *Manager) disagree(ctx context.Context, doing string, err error) {
 	m.synced = false
 	m.mu.Unlock()
 	if news {
-		m.log.Warn("lanes_behind", "doing", doing, "err", err)
+		m.log.Warn("lanes.behind", "doing", doing, "err", err)
 	}
 }
 
@@ -155,7 +155,7 @@ func (m *Manager) checkLeases(ctx context.Context) error {
 		if l, ok := leases[s.Device]; ok && s.holds(l) {
 			continue
 		}
-		m.log.Warn("session_without_its_lease", "session", s.ID, "user", s.Username)
+		m.log.WarnContext(ctx, "session.lease_lost", s.about(ctx)...)
 		if _, err := m.closeDevice(ctx, s.Device, s.ID, api.LeaseReleased, false); err != nil {
 			return err
 		}

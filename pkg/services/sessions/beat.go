@@ -16,11 +16,11 @@ func (m *Manager) Beat(ctx context.Context, b api.BeatItem) api.BeatResult {
 	if s == nil || s.User != b.User {
 		return api.BeatResult{Refused: "session_closed", Why: m.whyClosed(ctx, b.User, b.Device)}
 	}
-	return api.BeatResult{State: api.Online, Recovered: m.heard(s, b.Remote)}
+	return api.BeatResult{State: api.Online, Recovered: m.heard(ctx, s, b.Remote)}
 }
 
 // heard notes a sign of life and tells whether the session was offline.
-func (m *Manager) heard(s *session, remote string) (recovered bool) {
+func (m *Manager) heard(ctx context.Context, s *session, remote string) (recovered bool) {
 	now := m.stamp()
 	m.mu.Lock()
 	if s.State != api.Closed { // it may have been closed since the caller found it
@@ -32,7 +32,7 @@ func (m *Manager) heard(s *session, remote string) (recovered bool) {
 	}
 	m.mu.Unlock()
 	if recovered {
-		m.tell("session.recovered", s, api.Recovered)
+		m.tell(ctx, "session.recovered", s, api.Recovered)
 	}
 	return recovered
 }
@@ -65,7 +65,7 @@ func (s *session) shookHands(now time.Time) bool {
 func (m *Manager) whyClosed(ctx context.Context, user id.User, device id.Device) api.Reason {
 	r, err := m.db.lastReason(ctx, user, device)
 	if err != nil {
-		m.log.Warn("close_reason_unknown", "device", device, "err", err)
+		m.log.Warn("session.close_reason_unknown", "device_id", device, "err", err)
 		return ""
 	}
 	if r == api.UserSuspended {
@@ -77,7 +77,7 @@ func (m *Manager) whyClosed(ctx context.Context, user id.User, device id.Device)
 }
 
 // sweep marks silent sessions offline and gives those past their hard TTL.
-func (m *Manager) sweep() (expired []*session) {
+func (m *Manager) sweep(ctx context.Context) (expired []*session) {
 	now := m.stamp()
 	var silent []*session
 	m.mu.Lock()
@@ -92,7 +92,7 @@ func (m *Manager) sweep() (expired []*session) {
 	}
 	m.mu.Unlock()
 	for _, s := range silent {
-		m.tell("session.offline", s, api.Silent)
+		m.tell(ctx, "session.offline", s, api.Silent)
 	}
 	return expired
 }
@@ -100,6 +100,6 @@ func (m *Manager) sweep() (expired []*session) {
 // expire closes a session whose hard TTL is over.
 func (m *Manager) expire(ctx context.Context, s *session) {
 	if _, err := m.closeDevice(ctx, s.Device, s.ID, api.Expired, false); err != nil && ctx.Err() == nil {
-		m.log.Warn("expired_session_not_closed", "session", s.ID, "err", err)
+		m.log.WarnContext(ctx, "session.not_closed", append(s.about(ctx), "err", err)...)
 	}
 }

@@ -116,7 +116,7 @@ func (m *Manager) close(ctx context.Context, reason api.Reason, open ...*session
 	m.mu.Unlock()
 	err := m.removePeers(ctx, open...)
 	for _, s := range open {
-		m.tell("session.closed", s, reason)
+		m.tell(ctx, "session.closed", s, reason)
 	}
 	if err != nil {
 		return nil, pending(err)
@@ -165,7 +165,7 @@ func (m *Manager) removePeers(ctx context.Context, retired ...*session) error {
 	}
 	m.mu.Unlock()
 	if err := m.db.final(context.WithoutCancel(ctx), final); err != nil {
-		m.log.Warn("last_counters_not_recorded", "sessions", len(retired), "err", err)
+		m.log.Warn("session.counters_lost", "sessions", len(retired), "err", err)
 	}
 	return nil
 }

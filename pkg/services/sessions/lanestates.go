@@ -64,6 +64,6 @@ func (m *Manager) LaneStates(ctx context.Context, user id.User, device id.Device
 // unknown is the state of a lane whose service does not tell; why not is for the
 // log, not for devices.
 func (m *Manager) unknown(service string, err error) client.LaneState {
-	m.log.Debug("lane_state_unknown", "service", service, "err", err)
+	m.log.Debug("lane.state_unknown", "service", service, "err", err)
 	return client.LaneState{State: stateUnknown, Reason: "the server's " + service + " service does not answer"}
 }

@@ -106,7 +106,7 @@ func (m *Manager) establish(ctx context.Context, r Request, account *users.Accou
 		m.undo(ctx, s)
 		return nil, "", err
 	}
-	m.tell("session.opened", s, api.Connected)
+	m.tell(ctx, "session.opened", s, api.Connected)
 	return s, epoch, nil
 }
 
@@ -163,7 +163,7 @@ func (m *Manager) again(ctx context.Context, s *session, r Request) (epoch strin
 			return "", err
 		}
 	}
-	m.heard(s, r.Remote)
+	m.heard(ctx, s, r.Remote)
 	return epoch, nil
 }
 
@@ -192,7 +192,7 @@ func (m *Manager) record(ctx context.Context, r Request, account *users.Account,
 	m.add(s)
 	m.mu.Unlock()
 	if old != nil {
-		m.tell("session.closed", old, api.Replaced)
+		m.tell(ctx, "session.closed", old, api.Replaced)
 	}
 	return s, nil
 }
@@ -254,7 +254,7 @@ func (m *Manager) undo(ctx context.Context, s *session) {
 	defer m.mu.Unlock()
 	if err != nil {
 		// It stays open, on disk and here alike. Lanes may lack its peer.
-		m.log.Error("session_not_undone", "session", s.ID, "err", err)
+		m.log.ErrorContext(ctx, "session.not_undone", append(s.about(ctx), "err", err)...)
 		m.resync = true
 	} else {
 		m.retire(s, api.Failed, at)

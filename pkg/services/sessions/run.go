@@ -28,7 +28,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	all.Go(func() { m.keepAgreeing(ctx) })
 	all.Go(func() {
 		repeat(ctx, sweepEvery, func() bool {
-			for _, s := range m.sweep() {
+			for _, s := range m.sweep(ctx) {
 				m.expire(ctx, s)
 			}
 			return true
@@ -67,7 +67,7 @@ func (m *Manager) forgetHistory(ctx context.Context) {
 		return
 	}
 	if err := m.db.forget(ctx, m.now().Add(-m.cfg.History)); err != nil && ctx.Err() == nil {
-		m.log.Warn("history_sweep_failed", "err", err)
+		m.log.Warn("sweep.failed", "err", err)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"vpnd/pkg/api/lanes"
 	api "vpnd/pkg/api/sessions"
 	"vpnd/pkg/fault"
+	"vpnd/pkg/rpc"
 	"vpnd/pkg/store"
 )
 
@@ -192,7 +193,21 @@ func (m *Manager) Overview() api.Overview {
 
 // tell announces what happened to a session. Only fields that never change are
 // read of it.
-func (m *Manager) tell(kind string, s *session, reason api.Reason) {
+func (m *Manager) tell(ctx context.Context, kind string, s *session, reason api.Reason) {
 	m.publish(events.Event{Type: kind, User: s.Username, Device: s.DeviceName, Session: s.ID, Reason: string(reason)})
-	m.log.Info(kind, "session", s.ID, "user", s.Username, "device", s.DeviceName, "reason", reason)
+	about := s.about(ctx)
+	if reason != api.Connected && reason != api.Recovered { // which say no more than the kind
+		about = append(about, "reason", reason)
+	}
+	m.log.InfoContext(ctx, kind, about...)
+}
+
+// about is what every log line about a session says of it. Only fields that
+// never change are read.
+func (s *session) about(ctx context.Context) []any {
+	about := []any{"user", s.Username, "device", s.DeviceName, "session", s.ID}
+	if request := rpc.RequestID(ctx); request != "" {
+		about = append(about, "request_id", request)
+	}
+	return about
 }

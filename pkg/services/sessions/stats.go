@@ -20,6 +20,7 @@ func (m *Manager) readStats(ctx context.Context) {
 	}
 	now := m.stamp()
 	var recovered []*session
+	var moved []move
 	m.mu.Lock()
 	m.suspect(asked, st.Peers)
 	for _, p := range st.Peers {
@@ -29,15 +30,28 @@ func (m *Manager) readStats(ctx context.Context) {
 		if s == nil || s.confirmed.IsZero() || !asked.After(s.confirmed) {
 			continue
 		}
+		before := s.Lane
 		m.observe(s, p)
+		if s.Lane != before {
+			moved = append(moved, move{s, s.Lane})
+		}
 		if s.shookHands(now) && m.recover(s, now) {
 			recovered = append(recovered, s)
 		}
 	}
 	m.mu.Unlock()
 	for _, s := range recovered {
-		m.tell("session.recovered", s, api.Recovered)
+		m.tell(ctx, "session.recovered", s, api.Recovered)
 	}
+	for _, to := range moved {
+		m.log.InfoContext(ctx, "session.lane_changed", append(to.session.about(ctx), "lane", to.lane)...)
+	}
+}
+
+// move is a device that took the other lane, or its first.
+type move struct {
+	session *session
+	lane    string
 }
 
 // suspect compares whom lanes has with whom it should have. What differs in two
@@ -59,7 +73,7 @@ func (m *Manager) suspect(asked time.Time, peers []lanes.PeerStats) {
 	}
 	for device := range differs {
 		if m.suspects[device] {
-			m.log.Warn("lanes_differs", "device", device, "has_peer", has[device])
+			m.log.Warn("lanes.differ", "device_id", device, "has_peer", has[device])
 			m.resync = true
 			differs = nil // after the Sync it begins anew
 			break
@@ -106,7 +120,7 @@ func (m *Manager) checkpoint(ctx context.Context) {
 		n := min(checkpointChunk, len(changed))
 		if err := m.writeDown(ctx, changed[:n]); err != nil {
 			if ctx.Err() == nil {
-				m.log.Warn("checkpoint_failed", "err", err)
+				m.log.Warn("checkpoint.failed", "err", err)
 			}
 			return
 		}
@@ -143,6 +157,6 @@ func (m *Manager) report(ctx context.Context) {
 		}
 	}
 	if err != nil && ctx.Err() == nil && !errors.Is(err, fault.Canceled) {
-		m.log.Warn("usage_not_reported", "seq", seq, "err", err)
+		m.log.Warn("usage.not_reported", "seq", seq, "err", err)
 	}
 }

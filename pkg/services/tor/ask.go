@@ -15,11 +15,12 @@ func (s *Service) askLoop(ctx context.Context) {
 	defer t.Stop()
 	for {
 		s.mu.Lock()
+		told := s.silent
 		wait := time.Now().Before(s.hold) && decide(s.wish, s.obs).state == lanes.TorMaintenance
 		s.mu.Unlock()
 		if !wait {
-			if err := s.ask(ctx); err != nil && ctx.Err() == nil {
-				s.log.Warn("lanes_does_not_answer", "err", err)
+			if err := s.ask(ctx); err != nil && ctx.Err() == nil && !told {
+				s.log.Warn("lanes.silent", "err", err)
 			}
 		}
 		select {
@@ -62,7 +63,7 @@ func (s *Service) ask(ctx context.Context) error {
 		wake(s.kick)
 	}
 	if was != string(answer.State) {
-		s.log.Info("lane_changed", "state", answer.State, "reason", d.reason)
+		s.log.Debug("lane.answered", "state", answer.State, "reason", d.reason) // lanes tells of it
 	}
 	return nil
 }

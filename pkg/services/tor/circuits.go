@@ -12,6 +12,7 @@ import (
 	"vpnd/pkg/api/sessions"
 	api "vpnd/pkg/api/tor"
 	"vpnd/pkg/fault"
+	"vpnd/pkg/rpc"
 	"vpnd/pkg/services/tor/streams"
 	"vpnd/pkg/torctl"
 )
@@ -204,6 +205,14 @@ func (s *Service) newID(ctx context.Context, r *api.NewIDRequest) (*api.NewIDRep
 	if err != nil {
 		return nil, err
 	}
+	about := []any{"devices", count, "circuits", closed.Circuits, "streams", closed.Streams, "request_id", rpc.RequestID(ctx)}
+	if e.User != "" {
+		about = append(about, "user", e.User)
+	}
+	if e.Device != "" {
+		about = append(about, "device", e.Device)
+	}
+	s.log.InfoContext(ctx, e.Type, about...)
 	s.publish(e)
 	return &api.NewIDReply{Devices: count, Circuits: closed.Circuits, Streams: closed.Streams}, nil
 }

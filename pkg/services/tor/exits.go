@@ -11,6 +11,7 @@ import (
 	"vpnd/pkg/api/events"
 	api "vpnd/pkg/api/tor"
 	"vpnd/pkg/fault"
+	"vpnd/pkg/rpc"
 	"vpnd/pkg/torpath"
 )
 
@@ -50,6 +51,7 @@ func (s *Service) setExit(ctx context.Context, r *api.ExitRequest) (*api.ExitRep
 		return nil, err
 	}
 	s.choicesChanged()
+	s.exitChanged(ctx, name, describe(c))
 	s.publish(events.Event{Type: "tor.exit_changed", User: name, Message: describe(c), Data: map[string]string{"exits": strings.Join(c.Exits, " ")}})
 	reply := &api.ExitReply{Choice: s.choiceOf(c)}
 	switch n := reply.Choice.Usable; {
@@ -87,8 +89,18 @@ func (s *Service) clearExit(ctx context.Context, ref string) error {
 		return err
 	}
 	s.choicesChanged()
+	s.exitChanged(ctx, name, "")
 	s.publish(events.Event{Type: "tor.exit_changed", User: name, Message: "tor chooses the exit again"})
 	return nil
+}
+
+// exitChanged logs a choice; none for "". An empty name is everybody's.
+func (s *Service) exitChanged(ctx context.Context, name, exits string) {
+	about := []any{"exits", cmp.Or(exits, "tor chooses"), "request_id", rpc.RequestID(ctx)}
+	if name != "" {
+		about = append(about, "user", name)
+	}
+	s.log.InfoContext(ctx, "tor.exit_changed", about...)
 }
 
 // listExits gives the global choice first, then those of users by name.

@@ -44,7 +44,7 @@ func (k *keeper) adopt() {
 	if k.proc = adopt(k.paths); k.proc == nil {
 		return
 	}
-	k.log.Info("tor_adopted", "pid", k.proc.PID)
+	k.log.Info("tor.adopted", "pid", k.proc.PID)
 	k.answers, k.answered = time.Now(), true
 	k.mu.Lock()
 	k.gateways, k.obs.gateways = k.proc.Gateways, len(k.proc.Gateways) > 0
@@ -100,9 +100,10 @@ func (k *keeper) step(ctx context.Context) {
 	case w.Process == processStop:
 		if k.proc != nil {
 			if err := k.proc.stop(syscall.SIGTERM, 5*time.Second); err != nil {
-				k.log.Error("tor_stop_failed", "err", err)
+				k.log.Error("tor.stop_failed", "err", err)
 				return
 			}
+			k.log.Info("tor.stopped")
 			k.publish(events.Event{Type: "tor.stopped"})
 		}
 		k.gone(api.ProcessStopped, "", "")
@@ -110,7 +111,7 @@ func (k *keeper) step(ctx context.Context) {
 	case k.proc != nil && !k.proc.alive():
 		why := first(lastWords(k.paths), first(k.proc.end(), "it ended"))
 		k.publish(events.Event{Type: "tor.died", Message: why})
-		k.log.Warn("tor_died", "pid", k.proc.PID, "why", why)
+		k.log.Warn("tor.died", "pid", k.proc.PID, "why", why)
 		k.again(why)
 	case k.proc != nil:
 		k.look(ctx, gws)
@@ -167,7 +168,7 @@ func (k *keeper) launch(gws []netip.Addr) {
 	k.show()
 	k.mu.Unlock()
 	k.publish(events.Event{Type: "tor.started"})
-	k.log.Info("tor_started", "pid", p.PID)
+	k.log.Info("tor.started", "pid", p.PID)
 	k.observe(func(o *observation) { *o = observation{process: api.ProcessStarting, gateways: o.gateways} })
 }
 
@@ -198,6 +199,7 @@ func (k *keeper) look(ctx context.Context, gws []netip.Addr) {
 	}
 	if k.hung.IsZero() {
 		k.hung = time.Now()
+		k.log.Warn("tor.hung", "err", err)
 		k.publish(events.Event{Type: "tor.hung", Message: err.Error()})
 		k.observe(func(o *observation) {
 			*o = observation{process: api.ProcessHung, why: err.Error(), hint: "it is restarted by itself", gateways: o.gateways}
@@ -205,7 +207,7 @@ func (k *keeper) look(ctx context.Context, gws []netip.Addr) {
 	}
 	if time.Since(k.hung) >= hungFor {
 		if err := k.proc.stop(syscall.SIGKILL, 5*time.Second); err != nil {
-			k.log.Error("tor_kill_failed", "err", err)
+			k.log.Error("tor.stop_failed", "err", err)
 			return
 		}
 		k.again("it did not answer and was ended")
@@ -241,12 +243,13 @@ func (k *keeper) question(ctx context.Context, gws []netip.Addr) error {
 	}
 	k.answers, k.answered, k.hung = time.Now(), true, time.Time{}
 	if err := shorten(k.paths); err != nil {
-		k.log.Warn("tor_log_not_shortened", "err", err)
+		k.log.Warn("tor.log_not_shortened", "err", err)
 	}
 	if b.Percent == 100 {
 		k.backoff = 0
 		if !k.booted {
 			k.booted = true
+			k.log.Info("tor.bootstrapped")
 			k.publish(events.Event{Type: "tor.bootstrapped"})
 		}
 	}

@@ -100,7 +100,7 @@ func (s *Service) useBridges(ctx context.Context, enabled bool) (*api.Status, er
 	defer cancel()
 	if s.await(short, func() bool { return s.obs.bridges == enabled || s.obs.process != api.ProcessRunning }) == nil {
 		if err := s.ask(ctx); err != nil {
-			s.log.Warn("lanes_does_not_answer", "err", err)
+			s.log.Warn("lanes.silent", "err", err)
 		}
 	}
 	return s.Status(), nil

@@ -55,7 +55,7 @@ func (k *keeper) reload(ctx context.Context, c *torctl.Client, gws []netip.Addr)
 	k.observe(func(o *observation) { o.refused = "" })
 	k.proc.Torrc, k.proc.Isolation, k.proc.Gateways = hash(text), isolation, gws
 	if err := durable.WriteJSON(k.paths.pid(), k.proc); err != nil {
-		k.log.Warn("pid_not_saved", "err", err) // whoever adopts this tor loads the torrc again
+		k.log.Warn("tor.pid_not_saved", "err", err) // whoever adopts this tor loads the torrc again
 	}
 	return nil
 }
@@ -63,7 +63,7 @@ func (k *keeper) reload(ctx context.Context, c *torctl.Client, gws []netip.Addr)
 // refuse notes that tor does not run the torrc; it is tried again some time later.
 func (k *keeper) refuse(text, why string) {
 	k.refused.torrc, k.refused.until = hash(text), time.Now().Add(refusedFor)
-	k.log.Error("torrc_refused", "why", why)
+	k.log.Error("tor.torrc_refused", "why", why)
 	k.observe(func(o *observation) { o.refused = why })
 }
 

@@ -159,9 +159,12 @@ func (s *Service) setWish(ctx context.Context, change func(*wish)) (*api.Status,
 		return nil, err
 	}
 	if w.Process != was.Process {
-		s.publish(events.Event{Type: map[bool]string{true: "tor.start_wished", false: "tor.stop_wished"}[w.Process == processStart]})
+		kind := map[bool]string{true: "tor.start_wished", false: "tor.stop_wished"}[w.Process == processStart]
+		s.log.InfoContext(ctx, kind, "request_id", rpc.RequestID(ctx))
+		s.publish(events.Event{Type: kind})
 	}
 	if was.Process = w.Process; w != was {
+		s.log.InfoContext(ctx, "tor.wish_changed", "wish", string(w.Wish), "request_id", rpc.RequestID(ctx))
 		s.publish(events.Event{Type: "tor.wish_changed", Reason: string(w.Wish), Message: with(string(w.Wish), first(w.Reason, w.Message))})
 	}
 	wake(s.kick)

@@ -60,7 +60,7 @@ func (u *Users) Create(ctx context.Context, req *usersapi.CreateRequest) (*users
 		return nil, u.taken(err, r.User)
 	}
 	u.accounts.put(r.account())
-	u.announce(ctx, "user.created", "user_created", r.account(), "")
+	u.announce(ctx, "user.created", r.account(), "")
 	return &r.User, nil
 }
 
@@ -103,7 +103,7 @@ func (u *Users) Set(ctx context.Context, req *usersapi.SetRequest) (*usersapi.Us
 		return nil, err
 	}
 	if changed {
-		u.announce(ctx, "user.changed", "user_changed", r.account(), "")
+		u.announce(ctx, "user.changed", r.account(), "")
 	}
 	return &r.User, nil
 }
@@ -130,7 +130,7 @@ func (u *Users) SetPassword(ctx context.Context, req *usersapi.PasswordRequest) 
 	if err != nil {
 		return nil, err
 	}
-	u.announce(ctx, "user.changed", "user_password_set", r.account(), "password")
+	u.announce(ctx, "user.changed", r.account(), "password")
 	if err := u.attempt(ctx, t); err != nil {
 		return nil, pending(err, "the password of "+r.Username+" is set, but the old sign-ins could not be ended yet")
 	}
@@ -160,7 +160,7 @@ func (u *Users) Suspend(ctx context.Context, req *usersapi.Ref) (*usersapi.User,
 		return nil, err
 	}
 	if changed {
-		u.announce(ctx, "user.suspended", "user_suspended", r.account(), "")
+		u.announce(ctx, "user.suspended", r.account(), "")
 	}
 	if err := u.attempt(ctx, t); err != nil {
 		return nil, pending(err, r.Username+" is suspended, but the peers could not be removed yet")
@@ -189,7 +189,7 @@ func (u *Users) Activate(ctx context.Context, req *usersapi.Ref) (*usersapi.User
 		return nil, err
 	}
 	if changed {
-		u.announce(ctx, "user.activated", "user_activated", r.account(), "")
+		u.announce(ctx, "user.activated", r.account(), "")
 	}
 	return &r.User, nil
 }

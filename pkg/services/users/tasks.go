@@ -10,6 +10,7 @@ import (
 	"vpnd/pkg/api/sessions"
 	usersapi "vpnd/pkg/api/users"
 	"vpnd/pkg/fault"
+	"vpnd/pkg/rpc"
 	"vpnd/pkg/store"
 )
 
@@ -59,7 +60,8 @@ func (u *Users) attempt(ctx context.Context, t task) error {
 	defer cancel()
 	err := u.finish(ctx, t)
 	if err != nil {
-		u.log.WarnContext(ctx, "task_left_for_later", "kind", string(t.kind), "user_id", string(t.user), "err", err.Error())
+		acc, _ := u.accounts.get(t.user)
+		u.log.WarnContext(ctx, "task.postponed", "kind", string(t.kind), "user", acc.Username, "err", err, "user_id", t.user, "request_id", rpc.RequestID(ctx))
 		select {
 		case u.wake <- struct{}{}:
 		default:
@@ -125,7 +127,7 @@ func (u *Users) erase(ctx context.Context, user id.User) error {
 		return err
 	}
 	u.accounts.remove(user)
-	u.announce(ctx, "user.deleted", "user_deleted", acc, "")
+	u.announce(ctx, "user.deleted", acc, "")
 	return nil
 }
 
@@ -136,7 +138,7 @@ func (u *Users) Run(ctx context.Context) error {
 	for {
 		left, err := u.sweep(ctx)
 		if err != nil && ctx.Err() == nil {
-			u.log.Warn("tasks_unfinished", "left", left, "err", err.Error())
+			u.log.Warn("tasks.unfinished", "left", left, "err", err)
 		}
 		var again <-chan time.Time
 		if err != nil {

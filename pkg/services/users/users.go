@@ -150,7 +150,15 @@ func (u *Users) nameTaken(name string) error {
 }
 
 // announce tells the event feed and the log of a change.
-func (u *Users) announce(ctx context.Context, kind, logged string, acc usersapi.Account, reason string) {
+func (u *Users) announce(ctx context.Context, kind string, acc usersapi.Account, reason string) {
 	u.publish(events.Event{Type: kind, User: acc.Username, Reason: reason})
-	u.log.InfoContext(ctx, logged, "user_id", string(acc.ID), "username", acc.Username, "reason", reason, "request_id", rpc.RequestID(ctx))
+	about := []any{"user", acc.Username, "request_id", rpc.RequestID(ctx)}
+	if reason != "" {
+		about = append(about, "reason", reason)
+	}
+	switch kind {
+	case "user.created", "user.changed", "user.deleted": // what a name stands for may be another now
+		about = append(about, "user_id", acc.ID)
+	}
+	u.log.InfoContext(ctx, kind, about...)
 }

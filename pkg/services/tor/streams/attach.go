@@ -23,7 +23,7 @@ func (a *Attacher) giveToTor(ctx context.Context, s *stream) {
 	s.pending, s.waits = false, ""
 	// NotFound: it is gone. Conflict: tor has it already.
 	if err := a.ctl.AttachStream(ctx, s.id, "0"); err != nil && !errors.Is(err, fault.NotFound) && !errors.Is(err, fault.Conflict) {
-		a.log.Warn("attach_failed", "stream", s.id, "err", err)
+		a.log.Warn("stream.attach_failed", "stream", s.id, "err", err)
 	}
 }
 
@@ -99,7 +99,7 @@ func (a *Attacher) launch(ctx context.Context, s *stream, choice Choice, g group
 	}
 	id, err := a.ctl.ExtendCircuit(ctx, path)
 	if err != nil {
-		a.log.Warn("circuit_refused", "err", err)
+		a.log.Warn("circuit.refused", "err", err)
 		s.tries++ // tor may lack the descriptor of one relay
 		a.decide(ctx, s)
 		return
@@ -174,9 +174,9 @@ func (a *Attacher) waiting(circuit string) []*stream {
 }
 
 func (a *Attacher) close(ctx context.Context, s *stream, why string) {
-	a.log.Debug("stream_closed", "stream", s.id, "why", why)
+	a.log.Debug("stream.closed", "stream", s.id, "why", why)
 	if err := a.shut(ctx, s); err != nil {
-		a.log.Warn("close_failed", "stream", s.id, "err", err)
+		a.log.Warn("stream.close_failed", "stream", s.id, "err", err)
 	}
 }
 
@@ -191,7 +191,7 @@ func (a *Attacher) shut(ctx context.Context, s *stream) error {
 func (a *Attacher) closeCircuit(ctx context.Context, c *circuit) {
 	c.dirty = true
 	if err := a.ctl.CloseCircuit(ctx, c.id); err != nil && !errors.Is(err, fault.NotFound) {
-		a.log.Warn("close_failed", "circuit", c.id, "err", err)
+		a.log.Warn("circuit.close_failed", "circuit", c.id, "err", err)
 	}
 }
 

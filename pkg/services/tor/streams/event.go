@@ -13,7 +13,7 @@ func (a *Attacher) event(ctx context.Context, e torctl.Event) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if e.Lost > 0 {
-		a.log.Warn("tor_events_lost", "count", e.Lost)
+		a.log.Warn("tor.events_lost", "count", e.Lost)
 		a.again(ctx)
 	}
 	if c, ok := e.Circuit(); ok {
@@ -160,7 +160,7 @@ func (a *Attacher) choose(ctx context.Context, s *stream, epoch uint64) {
 	case epoch != a.epoch:
 		a.decide(ctx, s) // the choice may be another one now
 	case err != nil:
-		a.log.Warn("owner_unknown", "err", err)
+		a.log.Warn("stream.owner_unknown", "err", err)
 		a.close(ctx, s, "its owner is not known, and a strict choice may hold")
 	case !ok:
 		a.giveToTor(ctx, s)

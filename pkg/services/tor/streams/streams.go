@@ -135,7 +135,7 @@ func Start(ctx context.Context, ctl Control, rules Rules, journalPath, life stri
 	}
 	j, before, err := openJournal(journalPath, life)
 	if err != nil {
-		log.Warn("journal_failed", "err", err) // streams of before have no owner then; see NewIdentity
+		log.Warn("journal.failed", "err", err) // streams of before have no owner then; see NewIdentity
 	}
 	a := &Attacher{
 		ctl: ctl, rules: rules, log: log, journal: j,

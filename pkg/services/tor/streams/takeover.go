@@ -43,7 +43,7 @@ func (a *Attacher) takeOver(ctx context.Context, before record) error {
 	}
 	a.suspect()
 	if err := a.journal.commit(); err != nil {
-		a.log.Warn("journal_failed", "err", err)
+		a.log.Warn("journal.failed", "err", err)
 	}
 	return nil
 }

@@ -1,0 +1,30 @@
+package logstore
+
+import (
+	"database/sql/driver"
+	"testing"
+)
+
+// SetChunkRows makes chunks small, so that few rows are many of them. It is for
+// a store that nothing was appended to yet.
+func (s *Store) SetChunkRows(n int) { s.chunkRows = n }
+
+// Chunks gives how many chunks each segment has.
+func (s *Store) Chunks(t testing.TB) (out []int) {
+	t.Helper()
+	for _, d := range s.dayList(minMicro, maxMicro) {
+		_, err := s.readDay(t.Context(), d, func(c *conn) error {
+			return c.each(segmentQuery, func(r []driver.Value) error {
+				seg, err := readSegment(r)
+				if err == nil {
+					out = append(out, len(seg.chunks))
+				}
+				return err
+			})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return out
+}
