@@ -20,35 +20,34 @@ func followLogs(ctx context.Context, f *factory, o *logsOptions, query string) e
 		return err
 	}
 	seen := lastSeen{}
-	if err := seen.begin(ctx, f); err != nil {
-		return err
-	}
 	p := o.window.printer(f)
-	shown := map[string]bool{} // some may have come since seen began
-	if o.limit > 0 {
+	shown := map[string]bool{} // some may come once more
+	begun := o.limit == 0
+	begin := func() error { // when vpnd follows already, so that nothing lies between
+		begun = true
 		l, _, err := fetchLogs(ctx, f, query, o.limit)
 		if err != nil {
-			return err
-		}
-		if err := p.print(l.Items); err != nil {
 			return err
 		}
 		for _, r := range l.Items {
 			shown[r.ID] = true
 		}
+		return p.print(l.Items)
 	}
 	for away := false; ; {
-		req := &logs.FollowRequest{Ask: logs.Ask{Query: query}, Since: seen.since()}
+		req := &logs.FollowRequest{Ask: logs.Ask{Query: query}, Since: seen.since(), Marks: len(seen) == 0}
 		err := logs.Follow.Follow(ctx, conn, req, func(r logs.Record) error {
 			if away {
 				f.note("vpnd is back")
 				away = false
 			}
 			seen.note(r)
-			if shown[r.ID] {
+			switch {
+			case !begun:
+				return begin()
+			case r.Mark, shown[r.ID]:
 				return nil
-			}
-			if r.Missed > 0 {
+			case r.Missed > 0:
 				f.note("%s missed here: the reader was too slow", view.Count(int(min(r.Missed, 1<<62)), "line was", "lines were"))
 			}
 			return p.print([]logs.Record{r})
@@ -75,9 +74,9 @@ func followLogs(ctx context.Context, f *factory, o *logsOptions, query string) e
 // another day than today come late, or from a clock that is wrong.
 type lastSeen map[string]string
 
-// rememberedDays is how many days vpnd is told about; what comes late for
-// others while it is away is not shown.
-const rememberedDays = 8
+// rememberedDays is how many days vpnd is told about; what comes late for those
+// before them while it is away is not shown.
+const rememberedDays = 40
 
 func (s lastSeen) note(r logs.Record) {
 	s[r.Time.UTC().Format(time.DateOnly)] = r.ID
@@ -92,20 +91,4 @@ func (s lastSeen) since() string {
 		ids = append(ids, s[day])
 	}
 	return strings.Join(ids, ",")
-}
-
-// begin notes the newest line, so that what comes while a follower connects, or
-// while vpnd is away, is not lost to it; and the newest of the present, since
-// the clock of that one may be wrong.
-func (s lastSeen) begin(ctx context.Context, f *factory) error {
-	for _, query := range []string{"", "until=now"} {
-		l, err := call(ctx, f, logs.Query, &logs.QueryRequest{Ask: logs.Ask{Query: query}, Limit: 1, Order: "newest"})
-		if err != nil {
-			return err
-		}
-		for _, r := range l.Items {
-			s.note(r)
-		}
-	}
-	return nil
 }

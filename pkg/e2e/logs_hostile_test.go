@@ -203,7 +203,6 @@ func hostileLines(t *testing.T, w *logsWorld) {
 		`{"ts":"9999-12-31T23:59:59Z","message":"far"}`, `{"ts":-1,"message":"neg"}`, `{"ts":1e308,"message":"huge"}`, `{"ts":"0001-01-01T00:00:00Z","message":"zero"}`,
 		"data: x\nevent: error\ndata: {}\n\nid: 7", // as a stream would have it
 		strings.Repeat("\x01", mib-1),              // each is six bytes in JSON
-		strings.Repeat("\x00", mib-1),
 		strings.Repeat("\xff ", mib/2-1),
 		strings.Repeat("<", mib-1), // six bytes in JSON that is safe in HTML
 		`{"message":"` + strings.Repeat("\x7f", mib-100) + `"}`,
@@ -233,7 +232,7 @@ func hostileLines(t *testing.T, w *logsWorld) {
 	if rows != n || cut != 2 {
 		t.Errorf("%d rows, want %d; %d of them cut, want 2", rows, n, cut)
 	}
-	for _, args := range [][]string{{"-n", "100"}, {"-n", "0"}, {"-o", "wide", "-n", "100"}, {"-o", "json", "-n", "100"}, {"-o", "jsonl", "-n", "0"}, {"-o", "raw", "-n", "100"}, {"-o", "yaml", "-n", "100"}, {"export", "--format", "csv"}} {
+	for _, args := range [][]string{{"-n", "100"}, {"-o", "wide", "-n", "100"}, {"-o", "json", "-n", "100"}, {"-o", "jsonl", "-n", "0"}, {"-o", "raw", "-n", "100"}, {"-o", "yaml", "-n", "100"}, {"export", "--format", "csv"}} {
 		began := time.Now()
 		s := w.on("vpnctl", append(append([]string{"logs"}, args...), "file="+path)...)
 		t.Logf("vpnctl logs %s: %d KiB in %s", strings.Join(args, " "), len(s.out)>>10, time.Since(began).Round(time.Millisecond))

@@ -144,6 +144,9 @@ func (s *Store) divide(ctx context.Context, batches []Batch) (intake, error) {
 			o := in.ops[date]
 			if o == nil {
 				o = &op{date: date, sources: map[FileID]int64{}}
+				if len(in.ops) == 0 { // most appends are of one day
+					o.rows, o.from = make([]row, 0, len(b.Rows)-k), make([]origin, 0, len(b.Rows)-k)
+				}
 				in.ops[date] = o
 			}
 			o.rows = append(o.rows, row{ID{Time: us}, r.Record})

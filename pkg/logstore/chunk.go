@@ -58,7 +58,7 @@ func buildChunk(rows []row, keys map[string]int) *built {
 	if even {
 		s.blocks = nil
 	}
-	w := &chunkWriter{built: s, known: keys, all: rows, lex: newLexiconWriter(), zones: newZoneWriter()}
+	w := &chunkWriter{built: s, known: keys, all: rows, lex: newLexiconWriter(len(rows)), zones: newZoneWriter()}
 	w.chooseKeys()
 	w.bodies = make([][]byte, s.countBlocks())
 	for i := range w.bodies {

@@ -200,6 +200,12 @@ func appendInts(b []byte, values []int64) []byte {
 	b = binary.AppendUvarint(b, uint64(len(values)))
 	b = binary.AppendUvarint(b, uint64(lo))
 	b = append(b, byte(width))
+	if width == 4 { // times
+		for _, v := range values {
+			b = binary.LittleEndian.AppendUint32(b, uint32(v-lo))
+		}
+		return b
+	}
 	for _, v := range values {
 		b = appendFixed(b, uint64(v-lo), width)
 	}
@@ -207,6 +213,9 @@ func appendInts(b []byte, values []int64) []byte {
 }
 
 func appendFixed(b []byte, v uint64, width int) []byte {
+	if width == 2 {
+		return append(b, byte(v), byte(v>>8))
+	}
 	for range width {
 		b = append(b, byte(v))
 		v >>= 8

@@ -24,7 +24,11 @@ const childEnv = "LOGSTORE_TEST_CHILD"
 func TestMain(m *testing.M) {
 	mode, dir, isChild := strings.Cut(os.Getenv(childEnv), ":")
 	if !isChild {
-		os.Exit(m.Run())
+		code := m.Run()
+		if templates.dir != "" {
+			_ = os.RemoveAll(templates.dir)
+		}
+		os.Exit(code)
 	}
 	children := map[string]func(dir string) error{"append": childAppends, "hold": childHolds, "memory": childFills, "days": childManyDays}
 	if err := children[mode](dir); err != nil {
@@ -91,6 +95,7 @@ func childAppends(dir string) error {
 }
 
 func TestKilledProcessTakesEveryLineInOnce(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	r := rand.New(rand.NewPCG(3, 4))
 	acknowledged := map[uint64]int64{}

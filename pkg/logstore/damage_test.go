@@ -118,6 +118,7 @@ func everything(t *testing.T, s *logstore.Store) {
 }
 
 func TestDamagedDayIsSetAsideAndTheOthersAnswer(t *testing.T) {
+	t.Parallel()
 	for _, c := range damages {
 		for _, open := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, open %t", c.name, open), func(t *testing.T) {
@@ -168,6 +169,7 @@ func TestDamagedDayIsSetAsideAndTheOthersAnswer(t *testing.T) {
 
 // Rows come in for the day that is found damaged.
 func TestAppendGoesOnWhenItsDayIsDamaged(t *testing.T) {
+	t.Parallel()
 	for _, c := range damages {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -199,8 +201,9 @@ func TestAppendGoesOnWhenItsDayIsDamaged(t *testing.T) {
 // A log that is overwritten while it is open does no harm where it was copied
 // already; else the day is damaged. What SQLite says is not trusted.
 func TestLogOfADayIsDamagedWhileOpen(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
-	f := threeDays(t, logstore.Options{Dir: dir}, 3000)
+	f := liveDays(t, logstore.Options{Dir: dir}, 3000)
 	day := logstore.DayOf(base) + 2
 	overwrite(t, filepath.Join(dir, "2026-03-03.db-wal"), 0, 100)
 	f.seq[day] = 0
@@ -253,6 +256,7 @@ func childHolds(dir string) error {
 }
 
 func TestLogOfADayIsDamagedAfterAKill(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name     string
 		from, to int64

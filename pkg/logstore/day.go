@@ -54,6 +54,7 @@ type day struct {
 	loaded    bool  // head is known
 	noted     int64 // nextSeq that state.db knows
 	raised    bool  // it knows a position that state.db does not
+	quiet     int   // how often the keeper found nothing to do
 	toCopy    int   // about how much was appended since its log was last copied into it
 
 	opened   atomic.Int64 // counts when it is opened and closed for writing: odd while it is open

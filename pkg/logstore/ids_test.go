@@ -68,6 +68,7 @@ func wantNew(t *testing.T, s *logstore.Store, b logstore.Batch, isNew func(n int
 }
 
 func TestAppendTellsIDs(t *testing.T) {
+	t.Parallel()
 	s := openStore(t, logstore.Options{Dir: t.TempDir()})
 	other := logstore.FileID{Dev: 1, Ino: 9, Path: "/var/log/other.log"}
 	at := func(n int) time.Time {
@@ -96,6 +97,7 @@ func TestAppendTellsIDs(t *testing.T) {
 // What an append brought before it failed is in by then or comes in with the
 // next; whoever brings it again learns its ids, once.
 func TestAppendThatFailedTellsIDsLater(t *testing.T) {
+	t.Parallel()
 	for _, blocked := range []string{"2026-03-01.db", "2026-03-02.db", "2026-03-03.db"} {
 		dir := t.TempDir()
 		s := openStore(t, logstore.Options{Dir: dir})

@@ -26,8 +26,9 @@ func logSizes(t *testing.T, dir string) (sum int64) {
 }
 
 func TestLogsAreEmptiedWhenNothingComesIn(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
-	f := threeDays(t, logstore.Options{Dir: dir}, 9000)
+	f := liveDays(t, logstore.Options{Dir: dir}, 9000)
 	for deadline := time.Now().Add(time.Minute); logSizes(t, dir) > 0; {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d bytes are left in the logs", logSizes(t, dir))
@@ -40,8 +41,9 @@ func TestLogsAreEmptiedWhenNothingComesIn(t *testing.T) {
 // A power failure is not tried out here, but what it relies on: no position in
 // state.db is ahead of what the days have.
 func TestPositionsAreWrittenDownByThemselves(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
-	f := threeDays(t, logstore.Options{Dir: dir}, 100)
+	f := liveDays(t, logstore.Options{Dir: dir}, 100)
 	deadline := time.Now().Add(time.Minute)
 	for noted(t, dir) < f.pos {
 		if time.Now().After(deadline) {

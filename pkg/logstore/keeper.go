@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -13,12 +14,13 @@ import (
 // What would hold up appends and queries is done by one goroutine: copying the
 // logs of day files into them, writing positions down, closing files.
 const (
-	keepEvery = time.Second
-	copyFrom  = 2 << 20 // bytes of rows; then a day's log is copied
-	restPages = 64      // so few are copied while nobody may write
-	copyTries = 4
-	noteEvery = 5 * time.Second
-	leavesMax = 16 // connections that wait to be closed
+	keepEvery  = time.Second
+	copyFrom   = 2 << 20 // bytes of rows; then a day's log is copied
+	restPages  = 64      // so few are copied while nobody may write
+	copyTries  = 4
+	noteEvery  = 5 * time.Second
+	quietTicks = 30 // without a word; then a day is closed for writing
+	leavesMax  = 16 // connections that wait to be closed
 )
 
 // nudge wakes the keeper when a log has become long.
@@ -67,10 +69,16 @@ func (s *Store) copyLogs(ctx context.Context, all bool) error {
 		return err
 	}
 	var list []*day
-	for _, d := range s.writers {
-		if d.toCopy >= copyFrom || all && !s.shorten(d) {
+	for _, d := range slices.Clone(s.writers) {
+		switch {
+		case d.toCopy >= copyFrom || all && !s.shorten(d):
 			list = append(list, d)
-			d.toCopy = 0
+			d.toCopy, d.quiet = 0, 0
+		case all:
+			if d.quiet++; d.quiet >= quietTicks {
+				s.forgetWriter(d)
+				s.retire(d)
+			}
 		}
 	}
 	s.pass()

@@ -36,15 +36,13 @@ type lexiconWriter struct {
 	buf    []string
 }
 
-func newLexiconWriter() *lexiconWriter {
-	return &lexiconWriter{ids: make(map[string]uint32, 1<<14)}
+func newLexiconWriter(rows int) *lexiconWriter {
+	return &lexiconWriter{ids: make(map[string]uint32, 3*rows)}
 }
 
 func (l *lexiconWriter) id(token string) uint32 {
 	id, ok := l.ids[token]
 	if !ok {
-		// A token may be a piece of a line: a copy keeps the line from staying.
-		token = strings.Clone(token)
 		id = uint32(len(l.tokens))
 		l.ids[token] = id
 		l.tokens = append(l.tokens, token)
@@ -116,14 +114,15 @@ func (l *lexiconWriter) leaves(n int) []leaf {
 	slices.SortFunc(order, func(a, b uint32) int { return strings.Compare(l.tokens[a], l.tokens[b]) })
 	sorted, ends := groupPairs(l.pairs, len(l.tokens), n)
 	var w leafWriter
-	var body []byte
+	var token, body []byte
 	for _, id := range order {
 		from := uint32(0)
 		if id > 0 {
 			from = ends[id-1]
 		}
 		body = appendPosting(append(body[:0], 0), sorted[from:ends[id]], n)
-		w.add(l.tokens[id], body)
+		token = append(token[:0], l.tokens[id]...)
+		w.add(token, body)
 	}
 	return w.end()
 }
@@ -131,25 +130,27 @@ func (l *lexiconWriter) leaves(n int) []leaf {
 // leafWriter cuts rising tokens into leaves. A token's body is, for each chunk
 // that has it, the chunk's place in the segment and a posting.
 type leafWriter struct {
-	out         []leaf
-	cur         []byte
-	first, prev string
+	out   []leaf
+	cur   []byte
+	first string
+	prev  []byte
 }
 
-func (w *leafWriter) add(token string, body []byte) {
+func (w *leafWriter) add(token, body []byte) {
 	// A long body stands alone: its neighbours are not to be read with it.
 	if w.cur != nil && (len(w.cur) >= leafTarget || len(body) >= leafTarget) {
 		w.cut()
 	}
 	if w.cur == nil {
-		w.cur, w.first, w.prev = newFrame(leafTarget+leafTarget/2), token, ""
+		w.cur, w.first, w.prev = newFrame(leafTarget+leafTarget/2), string(token), w.prev[:0]
 	}
 	shared := commonPrefix(w.prev, token)
 	w.cur = append(w.cur, byte(shared))
-	w.cur = appendString(w.cur, token[shared:])
+	w.cur = binary.AppendUvarint(w.cur, uint64(len(token)-shared))
+	w.cur = append(w.cur, token[shared:]...)
 	w.cur = binary.AppendUvarint(w.cur, uint64(len(body)))
 	w.cur = append(w.cur, body...)
-	w.prev = token
+	w.prev = append(w.prev[:0], token...)
 }
 
 func (w *leafWriter) cut() {
@@ -194,7 +195,7 @@ func groupPairs(pairs []uint64, tokens, rows int) (sorted []uint32, ends []uint3
 	return sorted, ends[:tokens]
 }
 
-func commonPrefix(a, b string) int {
+func commonPrefix(a, b []byte) int {
 	n := min(len(a), len(b), 255)
 	for i := range n {
 		if a[i] != b[i] {

@@ -19,6 +19,7 @@ type coded struct {
 	n    int
 	near bool     // whole numbers near one another: codes are differences to their base
 	ids  []uint32 // of codes in the tally; noID: not asked yet
+	all  []uint32 // the code of each row, when most rows are counted
 }
 
 // seen is a combination of codes.
@@ -51,8 +52,49 @@ func (l *local) add(field int, v *view) {
 	l.fields = append(l.fields, c)
 }
 
+// fill finds the codes of all rows, which is quicker than one by one.
+func (c *coded) fill(n int, buf []uint32) []uint32 {
+	v := c.v
+	if v.col == nil || v.at != nil {
+		return nil
+	}
+	if cap(buf) < n {
+		buf = make([]uint32, n)
+	}
+	buf = buf[:n]
+	switch {
+	case c.near:
+		for i := range buf {
+			buf[i] = uint32(fixed(v.col.body, i, v.col.width))
+		}
+	case v.col.form == formDict8 && v.col.codes != "":
+		for i := range buf {
+			buf[i] = uint32(v.col.codes[i])
+		}
+	case v.col.form == formDict16 && v.col.codes != "":
+		for i := range buf {
+			buf[i] = uint32(v.col.codes[2*i]) | uint32(v.col.codes[2*i+1])<<8
+		}
+	default:
+		return nil
+	}
+	if !c.near {
+		last := uint32(v.col.texts.n - 1)
+		for i, code := range buf {
+			if code = min(code, last); v.slot && int(code) == v.none {
+				code = uint32(c.n - 1)
+			}
+			buf[i] = code
+		}
+	}
+	return buf
+}
+
 // code is the row's code.
 func (c *coded) code(row int) int {
+	if c.all != nil {
+		return int(c.all[row])
+	}
 	code, ok := c.v.code(row)
 	switch {
 	case !ok:
@@ -104,7 +146,8 @@ func (l *local) count(times *column, set bitset, from, to int, prefix []uint32) 
 		}
 		l.table = l.t.spare
 	}
-	l.found = append(l.found[:0], seen{}) // so that 0 is none
+	l.found = append(l.t.found[:0], seen{}) // so that 0 is none
+	defer func() { l.t.found = l.found }()
 	for i := set.next(from); i >= 0 && i < to; i = set.next(i + 1) {
 		at := 0
 		for k := range l.fields {

@@ -104,7 +104,7 @@ func mergeLexicons(from []*source) ([]leaf, error) {
 			}
 		}
 		if len(body) > 0 {
-			w.add(string(token), body)
+			w.add(token, body)
 		}
 	}
 	return w.end(), nil

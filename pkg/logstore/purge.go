@@ -3,7 +3,6 @@ package logstore
 import (
 	"context"
 	"maps"
-	"slices"
 	"strings"
 
 	"vpnd/pkg/fault"
@@ -158,18 +157,16 @@ func (s *Store) removeEmpty(ctx context.Context, d *day) error {
 	if err := s.take(ctx); err != nil {
 		return err
 	}
-	empty := false
-	if !d.gone.Load() && d.w != nil && len(d.head) == 0 {
-		some, err := d.w.has("SELECT 1 FROM segment LIMIT 1")
-		if err != nil {
-			s.pass()
-			return classify(d.path, err)
+	some, err := true, error(nil)
+	if !d.gone.Load() {
+		if _, err = s.writer(d.date); err == nil && len(d.head) == 0 {
+			some, err = d.w.has("SELECT 1 FROM segment LIMIT 1")
 		}
-		empty = !some
+		err = s.sealFault(d, err)
 	}
 	s.pass()
-	if !empty {
-		return nil
+	if some || err != nil {
+		return err
 	}
 	return s.remove(ctx, d)
 }

@@ -113,20 +113,11 @@ func (s *Store) remove(ctx context.Context, d *day) error {
 		s.pass()
 		return nil
 	}
-	w, err := s.unlink(ctx, d)
-	s.pass()
-	if w != nil {
-		err = errors.Join(err, w.close())
-	}
+	w, f, err := s.unlink(ctx, d)
 	if d.gone.Load() {
-		if err := s.dropFloor(ctx, d.date); err != nil {
-			s.opt.Log.Warn("how many rows a day had is not forgotten", "day", d.date.String(), "error", err)
-		}
-		d.detach()
-		s.mu.Lock()
-		delete(s.dying, d.date)
-		s.mu.Unlock()
+		s.done.Go(func() { s.bury(d, w, f) })
 	}
+	s.pass()
 	if err != nil {
 		return classify(d.path, err)
 	}
@@ -134,15 +125,34 @@ func (s *Store) remove(ctx context.Context, d *day) error {
 	return nil
 }
 
+// bury closes what is open of a day without a name, when its readers have left.
+// Giving back the space of a large file takes a while.
+func (s *Store) bury(d *day, w *conn, f *os.File) {
+	if err := s.dropFloor(d.date); err != nil {
+		s.opt.Log.Warn("how many rows a day had is not forgotten", "day", d.date.String(), "error", err)
+	}
+	if w != nil {
+		_ = w.close() // nothing of it is needed any more
+	}
+	d.detach()
+	_ = f.Close() // nil when there was no file
+	s.mu.Lock()
+	delete(s.dying, d.date)
+	s.mu.Unlock()
+}
+
 // unlink takes the names of a day's file away; its space is free when nobody
-// reads it any more. The caller has the turn, closes w and detaches the day
-// without it: SQLite neither copies nor removes the log of a file that has no
-// name.
-func (s *Store) unlink(ctx context.Context, d *day) (w *conn, err error) {
+// reads it any more. The caller has the turn; the day is buried without it. SQLite
+// neither copies nor removes the log of a file that has no name.
+func (s *Store) unlink(ctx context.Context, d *day) (w *conn, f *os.File, err error) {
 	if s.pending {
 		if err := s.replay(ctx); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
+	}
+	// Held open, so that the space is not given back before the turn is.
+	if f, err = os.Open(d.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, err
 	}
 	s.dropDay(d)
 	s.mu.Lock()
@@ -155,14 +165,14 @@ func (s *Store) unlink(ctx context.Context, d *day) (w *conn, err error) {
 			errs = append(errs, err)
 		}
 	}
-	return d.takeWriter(), errors.Join(errs...)
+	return d.takeWriter(), f, errors.Join(errs...)
 }
 
 // dropFloor forgets how many rows a day had, before there can be a new file.
-func (s *Store) dropFloor(ctx context.Context, date Day) error {
+func (s *Store) dropFloor(date Day) error {
 	s.noting.Lock()
 	defer s.noting.Unlock()
-	return s.state.Write(ctx, func(tx *store.Tx) error {
+	return s.state.Write(context.Background(), func(tx *store.Tx) error {
 		_, err := tx.Exec("DELETE FROM floor WHERE day=?", int64(date))
 		return err
 	})

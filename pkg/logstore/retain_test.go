@@ -12,6 +12,7 @@ import (
 )
 
 func TestSizeNeverTakesWhatHappensNow(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	now := base.Add(36 * time.Hour) // the second day; the third is of clocks that are ahead
 	f := threeDays(t, logstore.Options{Dir: dir, MaxBytes: 1, Now: func() time.Time { return now }}, 2000)
@@ -34,6 +35,7 @@ func TestSizeNeverTakesWhatHappensNow(t *testing.T) {
 // Removing does not wait for questions that take long, and they end without an
 // error.
 func TestRemovingADayThatIsBeingRead(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	now := base.Add(60 * time.Hour)
 	f := threeDays(t, logstore.Options{Dir: dir, MaxAge: 30 * time.Hour, Now: func() time.Time { return now }}, 2000)
@@ -71,6 +73,7 @@ func TestRemovingADayThatIsBeingRead(t *testing.T) {
 }
 
 func TestDamagedFilesGoWithTheirDay(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	now := base.Add(60 * time.Hour)
 	f := threeDays(t, logstore.Options{Dir: dir}, 2000)

@@ -3,11 +3,13 @@ package logstore_test
 import (
 	"context"
 	"errors"
+	"maps"
 	mrand "math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,8 +28,8 @@ func parse(t *testing.T, text string) logquery.Query {
 	return q
 }
 
-// threeDays fills a store with n rows on each of three days.
-func threeDays(t *testing.T, o logstore.Options, n int) *feed {
+// liveDays fills a store with n rows on each of three days.
+func liveDays(t *testing.T, o logstore.Options, n int) *feed {
 	t.Helper()
 	f := &feed{s: openStore(t, o), seq: map[logstore.Day]int64{}}
 	r := mrand.New(mrand.NewPCG(5, 5))
@@ -45,12 +47,51 @@ func threeDays(t *testing.T, o logstore.Options, n int) *feed {
 	return f
 }
 
+// templates are folders that liveDays made, by its number of rows. TestMain
+// removes them.
+var templates = struct {
+	mu  sync.Mutex
+	dir string
+	by  map[int]*feed
+}{by: map[int]*feed{}}
+
+// threeDays is liveDays of a store that was closed since. It is made once and
+// copied.
+func threeDays(t *testing.T, o logstore.Options, n int) *feed {
+	t.Helper()
+	templates.mu.Lock()
+	defer templates.mu.Unlock()
+	var err error
+	if templates.dir == "" {
+		if templates.dir, err = os.MkdirTemp("", "logstore"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	from := filepath.Join(templates.dir, strconv.Itoa(n))
+	made := templates.by[n]
+	if made == nil {
+		made = liveDays(t, logstore.Options{Dir: from}, n)
+		if err := made.s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		templates.by[n] = made
+	}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(o.Dir, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+	return &feed{s: openStore(t, o), pos: made.pos, seq: maps.Clone(made.seq), have: slices.Clone(made.have)}
+}
+
 func (f *feed) check(t *testing.T) {
 	t.Helper()
 	pages(t, f.s, "everything", logquery.Query{}, f.have, true, 1000)
 }
 
 func TestWhatIsThereSurvivesReopening(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	f := threeDays(t, logstore.Options{Dir: dir}, 3000)
 	if err := f.s.Close(); err != nil {
@@ -68,6 +109,7 @@ func TestWhatIsThereSurvivesReopening(t *testing.T) {
 }
 
 func TestBytesBroughtTwiceAreTakenOnce(t *testing.T) {
+	t.Parallel()
 	f := threeDays(t, logstore.Options{Dir: t.TempDir()}, 10)
 	rec := logline.Record{Time: base.Add(time.Hour), Message: "again"}
 	old := logstore.Batch{File: source, From: 0, To: f.pos, Rows: []logstore.Row{{Offset: 100, Record: rec}, {Offset: f.pos, Record: rec}}}
@@ -86,6 +128,7 @@ func TestBytesBroughtTwiceAreTakenOnce(t *testing.T) {
 }
 
 func TestPurgeRemovesWhatMatchesAndNothingElse(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	f := threeDays(t, logstore.Options{Dir: dir}, 9000)
 	for _, text := range []string{"user=alice level>=warn", "service=auth", "dur_ms>2000 !ok=true", "until=2026-03-02"} {
@@ -137,6 +180,7 @@ func TestPurgeRemovesWhatMatchesAndNothingElse(t *testing.T) {
 }
 
 func TestRetentionRemovesWholeDays(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	now := base.Add(72 * time.Hour)
 	f := threeDays(t, logstore.Options{Dir: dir, MaxAge: 30 * time.Hour, Now: func() time.Time { return now }}, 2000)
@@ -167,6 +211,7 @@ func TestRetentionRemovesWholeDays(t *testing.T) {
 }
 
 func TestQueriesEndWhenTheyMust(t *testing.T) {
+	t.Parallel()
 	f := threeDays(t, logstore.Options{Dir: t.TempDir()}, 9000)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -191,6 +236,7 @@ func TestQueriesEndWhenTheyMust(t *testing.T) {
 }
 
 func TestTrickleIsMerged(t *testing.T) {
+	t.Parallel()
 	f := &feed{s: openStore(t, logstore.Options{Dir: t.TempDir()}), seq: map[logstore.Day]int64{}}
 	r := mrand.New(mrand.NewPCG(2, 2))
 	for i := range 1500 {
@@ -205,6 +251,7 @@ func TestTrickleIsMerged(t *testing.T) {
 
 // Queries see whole appends, in order, while others append, seal and remove.
 func TestQueriesWhileRowsComeIn(t *testing.T) {
+	t.Parallel()
 	f := &feed{s: openStore(t, logstore.Options{Dir: t.TempDir()}), seq: map[logstore.Day]int64{}}
 	stop := make(chan struct{})
 	ended := make(chan error, 2)

@@ -25,6 +25,8 @@ type tally struct {
 	steps  []steps
 	groups []group
 	spare  []uint32 // zeros, see local
+	found  []seen   // the same
+	codes  [MaxBy][]uint32
 }
 
 // steps numbers paths: each is a shorter path and its end. It is a map with open
@@ -290,6 +292,14 @@ func (t *tally) rows(p *part, set bitset) error {
 			return err
 		}
 		l.add(i, v)
+	}
+	if set.count() > p.n/4 {
+		for i := range l.fields {
+			c := &l.fields[i]
+			if c.all = c.fill(p.n, t.codes[i]); c.all != nil {
+				t.codes[i] = c.all
+			}
+		}
 	}
 	if t.g.bucket == 0 {
 		return l.count(times, set, 0, p.n, nil)

@@ -101,8 +101,11 @@ func (t *tailer) list(dir string, first func(facts) bool) ([]entry, error) {
 	slices.Sort(names)
 	out := make([]entry, 0, len(names))
 	for _, name := range names {
-		if unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil { // else it is gone again
+		switch serr := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); {
+		case serr == nil:
 			out = append(out, entry{filepath.Join(dir, name), factsOf(&st)})
+		case serr != unix.ENOENT && err == nil:
+			err = serr
 		}
 	}
 	return out, err

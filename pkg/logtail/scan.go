@@ -48,6 +48,7 @@ func (t *tailer) walk(dir string, visited map[inode]bool) {
 		t.skip(dir, "refused by configuration")
 		return
 	}
+	listed := false
 	entries, err := t.list(dir, func(at facts) bool {
 		if visited[at.key] {
 			return false
@@ -58,11 +59,13 @@ func (t *tailer) walk(dir string, visited map[inode]bool) {
 			return false
 		}
 		t.watch(dir, at.key)
-		t.opts.Stats.unskip(dir)
+		listed = true
 		return true
 	})
 	if errors.Is(err, unix.ENOTDIR) || err != nil && !away(err) {
 		t.skip(dir, reason(err))
+	} else if listed {
+		t.opts.Stats.unskip(dir)
 	}
 	for _, e := range entries {
 		if e.is(unix.S_IFDIR) {

@@ -19,7 +19,7 @@ import (
 // What a client reads at most of one answer and of one event, in bytes.
 const (
 	maxAnswer = 64 << 20
-	maxEvent  = 4 << 20
+	maxEvent  = 16 << 20 // a line of 1 MiB of control characters takes six
 )
 
 // Conn is a pool of connections to one server. It dials when it is used. It

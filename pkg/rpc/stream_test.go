@@ -53,7 +53,7 @@ func TestAStreamTellsWhyItEnds(t *testing.T) {
 		t.Errorf("bad request: %v", err)
 	}
 	// An event larger than a reader takes.
-	if err := count.Follow(t.Context(), w.conn(t), &countReq{To: 1, Pad: 5 << 20}, count1); !errors.Is(err, fault.Unavailable) {
+	if err := count.Follow(t.Context(), w.conn(t), &countReq{To: 1, Pad: 17 << 20}, count1); !errors.Is(err, fault.Unavailable) {
 		t.Errorf("huge event: %v", err)
 	}
 }

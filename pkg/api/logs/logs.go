@@ -27,6 +27,7 @@ type Record struct {
 	File      string          `json:"file,omitempty" doc:"the file it was read from"`
 	Cut       bool            `json:"cut,omitempty" doc:"it was longer than 1 MiB"`
 	Missed    uint64          `json:"missed,omitempty" doc:"follow: lines dropped just before this one because the reader was slow"`
+	Mark      bool            `json:"mark,omitempty" doc:"follow: no line; the ids of all marks together are for since_id"`
 }
 
 // Ask is what every question has in common.
@@ -136,7 +137,8 @@ var Services = rpc.Op[Ask, rpc.List[ServiceLines]]{Info: rpc.Info{
 // FollowRequest asks for lines as they come.
 type FollowRequest struct {
 	Ask
-	Since string `query:"since_id" maxLength:"512" doc:"id of the last line seen, to go on behind it; of several days that of each, with commas; empty for new lines only"`
+	Since string `query:"since_id" maxLength:"4096" doc:"id of the last line seen, to go on behind it; of several days that of each, with commas; empty for new lines only"`
+	Marks bool   `query:"marks" doc:"begin with marks: at least one record, whose ids name all lines of the latest days"`
 }
 
 // Follow gives lines as they come.

@@ -279,7 +279,16 @@ func (w *World) followLogs(ctx context.Context, r *logs.FollowRequest, send func
 			break
 		}
 	}
+	mark := logs.Record{Mark: true, ID: "0.0"}
+	if at > 0 {
+		mark.ID, mark.Time = w.Logs[at-1].ID, w.Logs[at-1].Time
+	}
 	w.mu.Unlock()
+	if r.Marks {
+		if err := send(mark); err != nil {
+			return err
+		}
+	}
 	for {
 		w.mu.Lock()
 		match, err := logMatcher(r.Query)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -54,7 +55,8 @@ func (c *source) add(rows int, back time.Duration) {
 func TestWhatComesWhileCatchingUpComesOnce(t *testing.T) {
 	c := newSource(t)
 	const back = 30 * time.Hour // over a midnight
-	c.add(500, back)
+	c.s.batch = 1500            // so that it is read again while lines come
+	c.add(2000, back)
 	f, err := c.s.hub.join(func(*logline.Record) bool { return true })
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +67,7 @@ func TestWhatComesWhileCatchingUpComesOnce(t *testing.T) {
 	bursts := 3
 	err = c.s.catchUp(t.Context(), f, logquery.Query{}, everything, patience, func(r api.Record) error {
 		got[r.Message]++
-		if sent++; sent%200 == 0 && bursts > 0 {
+		if sent++; sent%100 == 0 && bursts > 0 {
 			bursts--
 			c.add(2*queueLines, back)
 		}
@@ -184,14 +186,33 @@ func TestAReaderNamesTheLinesItSawLast(t *testing.T) {
 		t    time.Time
 		seq  int64
 		want bool
-	}{{day, 7, false}, {day, 8, true}, {day.AddDate(0, 0, 1), 99, false}, {day.AddDate(0, 0, 2), 2, true}, {day.AddDate(0, 0, 3), 0, true}, {day.AddDate(0, 0, -1), 99, false}} {
+	}{{day, 7, false}, {day, 8, true}, {day.AddDate(0, 0, 1), 0, true}, {day.AddDate(0, 0, 2), 2, true}, {day.AddDate(0, 0, 3), 0, true}, {day.AddDate(0, 0, -1), 99, false}} {
 		if got := w.has(logstore.ID{Time: tc.t.UnixMicro(), Seq: tc.seq}); got != tc.want {
 			t.Errorf("%v, %d: %v", tc.t, tc.seq, got)
 		}
 	}
-	for _, bad := range []string{"x", "1.1,", ",", "1.1,2.2,3.3,4.4,5.5,6.6,7.7,8.8,9.9"} {
+	for _, bad := range []string{"x", "1.1,", ",", strings.Repeat("1.1,", maxSince) + "1.1"} {
 		if _, err := marksOf(bad); err == nil {
 			t.Errorf("%q was taken", bad)
 		}
+	}
+}
+
+// TestAnExportComesToItsEnd though lines come faster than they are read.
+func TestAnExportComesToItsEnd(t *testing.T) {
+	c := newSource(t)
+	c.add(5000, time.Microsecond)
+	sent := 0
+	err := c.s.export(t.Context(), &api.Ask{}, func(api.Record) error {
+		if sent++; sent%1000 == 0 {
+			c.add(1500, time.Microsecond)
+		}
+		if sent > 20_000 {
+			return errors.New("it has no end")
+		}
+		return nil
+	})
+	if err != nil || sent != 5000 {
+		t.Errorf("%d lines of 5000, %v", sent, err)
 	}
 }

@@ -25,8 +25,8 @@ const maxPasses = 20
 //
 // Lines are told apart by arrival, not by time: of the day of that line it is
 // what arrived behind it, then all later days. A reader that has seen lines of
-// several days says which was the last of each; what came late for a day that
-// it does not name is not among them.
+// several days says which was the last of each. With all the ids of the marks it
+// misses nothing but what came late for days before the first of them.
 //
 // A reader that is slow is sent what it lags behind from the store. When that is
 // more than patience, it is told how many lines it missed and goes on with the
@@ -45,11 +45,23 @@ func (s *Service) follow(ctx context.Context, req *api.FollowRequest, send func(
 		return err
 	}
 	f, err := s.hub.join(q.Matcher())
+	first := logstore.DayOf(time.Now()) - markedDays
+	var last []logstore.ID
+	if err == nil && req.Marks {
+		last, err = s.lines.Last(ctx, first)
+	}
 	release()
+	if f != nil {
+		defer s.hub.leave(f)
+	}
 	if err != nil {
 		return err
 	}
-	defer s.hub.leave(f)
+	if req.Marks {
+		if err := sendMarks(first, last, send); err != nil {
+			return err
+		}
+	}
 
 	if len(behind) > 0 {
 		if err := s.catchUp(ctx, f, q, want(behind, true), math.MaxUint64, send); err != nil {
@@ -81,8 +93,28 @@ func (s *Service) follow(ctx context.Context, req *api.FollowRequest, send func(
 	}
 }
 
-// maxSince is how many days a reader may name.
-const maxSince = 8
+// sendMarks sends the ids that name what there is, so that whatever else comes
+// is new. The first is behind every line of the day before the others.
+func sendMarks(first logstore.Day, last []logstore.ID, send func(api.Record) error) error {
+	if left := len(last) - (maxSince - 1); left > 0 { // clocks of the future
+		last = last[left:]
+		first = dayOf(last[0])
+	}
+	before := logstore.ID{Time: (first - 1).Time().UnixMicro(), Seq: math.MaxInt64 - 1}
+	for _, id := range append([]logstore.ID{before}, last...) {
+		if err := send(api.Record{Mark: true, ID: id.String(), Time: time.UnixMicro(id.Time).UTC()}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxSince is how many days a reader may name. Of markedDays before today it is
+// told the last line.
+const (
+	maxSince   = 64
+	markedDays = 31
+)
 
 // marksOf reads the ids of the lines that a reader saw last.
 func marksOf(since string) (marks, error) {
@@ -106,15 +138,15 @@ func marksOf(since string) (marks, error) {
 }
 
 // wanted is what has to be read from the store: of these days what arrived from
-// there on, and of all later days everything, or nothing.
+// there on, and of all others behind the first of them everything, or nothing.
 type wanted struct {
 	from  marks
 	later bool
-	last  logstore.Day // of from
+	first logstore.Day // of from
 }
 
 func want(from marks, later bool) wanted {
-	return wanted{from, later, slices.Max(slices.Collect(maps.Keys(from)))}
+	return wanted{from, later, slices.Min(slices.Collect(maps.Keys(from)))}
 }
 
 func (w wanted) has(id logstore.ID) bool {
@@ -122,7 +154,7 @@ func (w wanted) has(id logstore.ID) bool {
 	if m, ok := w.from[day]; ok {
 		return id.Seq >= m.seq
 	}
-	return w.later && day > w.last
+	return w.later && day > w.first
 }
 
 func (w wanted) since() time.Time {

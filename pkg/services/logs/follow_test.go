@@ -18,6 +18,52 @@ import (
 
 var errEnough = errors.New("enough")
 
+// TestMarksLoseNothingThatComesLate: with the marks that it began with, a reader
+// misses no line of the days between, whatever its time.
+func TestMarksLoseNothingThatComesLate(t *testing.T) {
+	w := newWorld(t)
+	line := func(ago time.Duration, event string) string {
+		return fmt.Sprintf(`{"ts":%q,"event":%q}`, time.Now().Add(-ago).UTC().Format(time.RFC3339Nano), event)
+	}
+	follow := func(req *api.FollowRequest, n int) (got []api.Record) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		err := api.Follow.Follow(ctx, w.conn, req, func(r api.Record) error {
+			if got = append(got, r); len(got) == n {
+				return errEnough
+			}
+			return nil
+		})
+		if !errors.Is(err, errEnough) {
+			t.Fatalf("%d of %d came: %v", len(got), n, err)
+		}
+		return got
+	}
+	w.write("a.log", line(0, "old"), line(time.Second, "old"), line(24*time.Hour, "old"), line(72*time.Hour, "old"))
+	w.waitFor("", 4)
+	var ids []string
+	for _, r := range follow(&api.FollowRequest{Marks: true}, 4) {
+		if !r.Mark || r.Event != "" {
+			t.Errorf("no mark: %+v", r)
+		}
+		ids = append(ids, r.ID)
+	}
+	want := map[string]bool{}
+	for i, ago := range []time.Duration{0, 2 * time.Second, 24 * time.Hour, 25 * time.Hour, 48 * time.Hour, 72 * time.Hour, 240 * time.Hour} {
+		event := fmt.Sprintf("new%d", i)
+		want[event] = true
+		w.write("a.log", line(ago, event))
+	}
+	w.waitFor("event=new*", int64(len(want)))
+	for _, r := range follow(&api.FollowRequest{Since: strings.Join(ids, ",")}, len(want)) {
+		if !want[r.Event] {
+			t.Errorf("unwanted, or twice: %+v", r)
+		}
+		delete(want, r.Event)
+	}
+}
+
 func TestFollowersGetNewLinesThatMatch(t *testing.T) {
 	w := newWorld(t)
 	w.write("a.log", `{"event":"old","user":"alice"}`)
