@@ -346,7 +346,7 @@ func TestStatusOfLogsNamesEveryProblem(t *testing.T) {
 	w.Do(func(w *fakevpnd.World) {
 		s := &w.LogStatus
 		s.Problems = []logs.Problem{
-			{What: "lines are not taken in: the disk that holds /var/lib/vpnd/logs/days is full; nothing was lost", Hint: "free space at /var/lib/vpnd/logs/days, or lower the size that logs may take"},
+			{What: "lines are not taken in: the disk that holds /var/lib/vpnd/logs/days is full; nothing was lost", Hint: "free space at /var/lib/vpnd/logs/days, or lower logs.max_size_mib"},
 			{What: "/var/log/x cannot be read: permission denied", Hint: "let the account of service logs read it, or take it out of logs.dirs"},
 		}
 		s.Problem, s.Hint, s.MoreSkipped = s.Problems[0].What, s.Problems[0].Hint, 3

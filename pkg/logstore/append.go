@@ -16,8 +16,8 @@ const (
 	miniRows     = 4096
 	miniBytes    = 4 << 20
 	maxWriters   = 4               // days open for writing at once
-	maxWaiting   = 4 * segmentRows // rows of a day that wait for the sealer before Append waits too
-	maxWaitBytes = 3 * segmentBytes
+	maxWaiting   = 2 * segmentRows // rows of a day that wait for the sealer before Append waits too
+	maxWaitBytes = 2 * segmentBytes
 )
 
 // op is what one append means for one day.

@@ -9,7 +9,7 @@ import (
 
 // headCache bounds the decoded rows that are in no segment yet, in bytes. Their
 // text in lower case, once it was searched, adds about a third.
-const headCache = 24 << 20
+const headCache = 14 << 20
 
 // cache keeps decoded minis, which never change. It is shared by writing,
 // sealing and queries.

@@ -204,6 +204,36 @@ func TestOldDaysOnAFullDisk(t *testing.T) {
 	}
 }
 
+// Who needs space can purge whole days, which needs none.
+func TestFullDiskWholeDaysCanBePurged(t *testing.T) {
+	t.Parallel()
+	disk := smallDisk(t, "24m")
+	dir := filepath.Join(disk, "logs")
+	f := threeDays(t, logstore.Options{Dir: dir}, 3000)
+	if err := f.s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	now := base.Add(72 * time.Hour)
+	f.s = openStore(t, logstore.Options{Dir: dir, Now: func() time.Time { return now }})
+	fill(t, disk, 0)
+	q := logquery.Query{Until: (logstore.DayOf(base) + 1).Time()}
+	before, err := f.s.Count(t.Context(), logquery.Query{}, logstore.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	days, err := f.s.Purge(t.Context(), q, false)
+	if err != nil || len(days) != 1 || days[0].Rows == 0 {
+		t.Fatalf("purged %v, %v", days, err)
+	}
+	after, err := f.s.Count(t.Context(), logquery.Query{}, logstore.Limits{})
+	if err != nil || after != before-days[0].Rows {
+		t.Errorf("%d rows are left of %d, %v", after, before, err)
+	}
+	if n, err := f.s.Count(t.Context(), q, logstore.Limits{}); n != 0 || err != nil {
+		t.Errorf("%d rows of the day, %v", n, err)
+	}
+}
+
 // Rows that cannot be indexed for want of space make Append say so when too many
 // wait; it does not wait without a word.
 func TestFullDiskWhileRowsWaitIsTold(t *testing.T) {
@@ -216,7 +246,7 @@ func TestFullDiskWhileRowsWaitIsTold(t *testing.T) {
 	defer cancel()
 	r := mrand.New(mrand.NewPCG(3, 9))
 	n, refused := 0, 0
-	for n < 60_000 {
+	for n < 45_000 {
 		b := numbered(source, n, n+200, func(i int) time.Time { return base.Add(time.Duration(i) * time.Millisecond) })
 		for i := range b.Rows {
 			b.Rows[i].Record = record(r, b.Rows[i].Record.Time)

@@ -56,7 +56,7 @@ func classify(path string, err error) error {
 	switch {
 	case isFull(err):
 		return fault.Wrap(err, fault.Unavailable, "the disk that holds %s is full; nothing was lost", dir).
-			WithReason("disk_full").WithHint("free space at %s, or lower the size that logs may take", dir)
+			WithReason("disk_full").WithHint("free space at %s, or lower logs.max_size_mib", dir)
 	case isSQLite && s.Code == sqlite3.ErrReadonly, errno == unix.EROFS:
 		return fault.Wrap(err, fault.Unavailable, "%s is read-only", dir).
 			WithReason("read_only").WithHint("make %s writable for this service", dir)

@@ -28,17 +28,15 @@ func (s *Store) Purge(ctx context.Context, q logquery.Query, dry bool) ([]DayCou
 	for _, d := range s.dayList(p.since, p.until) {
 		n := int64(0)
 		var err error
-		if dry {
-			part := newTally(grouping{})
-			_, err = s.readDay(ctx, d, func(c *conn) error {
-				sc, err := s.newScan(ctx, d, c, p)
-				if err != nil {
-					return err
-				}
-				return sc.count(part)
-			})
-			n = part.total()
-		} else {
+		whole := len(q.Terms) == 0 && p.since <= d.date.start() && p.until >= (d.date+1).start() && d.date < DayOf(s.opt.Now())
+		if dry || whole {
+			n, err = s.countDay(ctx, d, p)
+		}
+		switch {
+		case dry || err != nil:
+		case whole: // goes with its file, which a full disk does not hinder
+			err = s.remove(ctx, d)
+		default:
 			n, err = s.purgeDay(ctx, d, p)
 		}
 		if n > 0 {
@@ -49,6 +47,18 @@ func (s *Store) Purge(ctx context.Context, q logquery.Query, dry bool) ([]DayCou
 		}
 	}
 	return out, nil
+}
+
+func (s *Store) countDay(ctx context.Context, d *day, p *plan) (int64, error) {
+	part := newTally(grouping{})
+	_, err := s.readDay(ctx, d, func(c *conn) error {
+		sc, err := s.newScan(ctx, d, c, p)
+		if err != nil {
+			return err
+		}
+		return sc.count(part)
+	})
+	return part.total(), err
 }
 
 // purgeDay rewrites the pieces that have such rows, one at a time and without

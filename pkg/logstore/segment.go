@@ -7,7 +7,8 @@ import (
 
 // Bounds of chunks, their blocks and segments. A block is what is read to show
 // one row, a chunk what is read of a field to count its values; a segment is
-// what one lookup of a word costs.
+// what one lookup of a word costs. A change of any raises formatVersion: files
+// do not tell them.
 const (
 	segmentRows  = 8192 // of a chunk
 	segmentBytes = 8 << 20
