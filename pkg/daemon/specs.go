@@ -21,6 +21,10 @@ import (
 	"vpnd/pkg/supervise"
 )
 
+// arenasEnv keeps glibc from making a heap for each thread, which SQLite alone
+// would fill: they are never given back.
+const arenasEnv = "MALLOC_ARENA_MAX"
+
 // configHashEnv carries a digest of the configuration that a service goes by,
 // so that a change of it is a change of the service's spec.
 const configHashEnv = "VPND_CONFIG_SHA256"
@@ -43,7 +47,7 @@ func builtin(c config.Config, a accounts, self string) (map[string]supervise.Spe
 			Cmd:          []string{self, "service", e.name},
 			User:         a.spec(e.name),
 			Groups:       []string{fmt.Sprint(a.all)},
-			Env:          map[string]string{configHashEnv: hex.EncodeToString(sum[:8])},
+			Env:          map[string]string{configHashEnv: hex.EncodeToString(sum[:8]), arenasEnv: "1"},
 			SocketPath:   socketPath(c, e.name),
 			Inherit:      true,
 			SocketMode:   "0660",
