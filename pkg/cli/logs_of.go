@@ -20,7 +20,7 @@ func newServiceLogs(f *factory) *cobra.Command {
 }
 
 func newSessionLogs(f *factory) *cobra.Command {
-	return newLogsOf(f, "logs SESSION [QUERY…]", "session", "Show the log lines of a session, open or closed", sessionNames,
+	return newLogsOf(f, "logs SESSION [QUERY…]", "session", "Show the log lines of a session; of a closed one by its id", sessionNames,
 		`  vpnctl session logs alice/laptop
   vpnctl session logs carol -f`,
 		func(ctx context.Context, name string) (string, error) {
