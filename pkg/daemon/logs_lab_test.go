@@ -67,6 +67,7 @@ func TestTheLinesOfEveryServiceCanBeAskedFor(t *testing.T) {
 			t.Fatal(err)
 		}
 		cmd := w.m.Command("cat", "/var/log/vpnd/auth/auth.log")
+		cmd.Dir = "/" // these may not enter ours
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid), Groups: []uint32{config.Default().Users.Base}}}
 		if out, err := cmd.Output(); (err == nil && len(out) > 0) != want {
 			t.Errorf("%s reads the log of auth: %v, %v", reader, err == nil, err)
