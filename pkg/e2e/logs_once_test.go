@@ -22,21 +22,21 @@ import (
 
 const (
 	logWriters = 20
-	logKills   = 80
-	logFaults  = 200 // kills and rotations
+	logKills   = 200
+	logFaults  = 320 // kills and rotations
 )
 
 // TestLogsExactlyOnce has twenty writers, and a log service that is killed all
 // the time while they rotate their files in every way there is.
 func TestLogsExactlyOnce(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes a minute")
+		t.Skip("takes two minutes")
 	}
 	w := newLogsWorld(t, 0, nil)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 	defer cancel()
 
 	var kills, rotated, failed atomic.Int64
@@ -126,7 +126,7 @@ func (w *logsWorld) killLogs(ctx context.Context, rng *rand.Rand, before int) in
 	}
 	wait := time.Duration(rng.IntN(120)) * time.Millisecond // while it starts
 	if rng.IntN(2) == 0 {
-		wait = time.Duration(100+rng.IntN(700)) * time.Millisecond
+		wait = time.Duration(100+rng.IntN(400)) * time.Millisecond
 	}
 	time.Sleep(wait)
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {

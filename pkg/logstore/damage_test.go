@@ -145,9 +145,19 @@ func TestDamagedDayIsSetAsideAndTheOthersAnswer(t *testing.T) {
 					t.Fatal(err)
 				}
 				if len(st.Aside) == 0 && open && strings.HasPrefix(c.name, "first page") {
-					// The log has that page too, and puts it right.
-					f.check(t)
-					return
+					// The log may have that page too, and put it right.
+					if err := f.s.Close(); err != nil {
+						t.Fatal(err)
+					}
+					f.s = openStore(t, logstore.Options{Dir: dir})
+					everything(t, f.s)
+					if st, err = f.s.Status(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					if len(st.Aside) == 0 {
+						f.check(t)
+						return
+					}
 				}
 				f.have = slices.DeleteFunc(slices.Clone(f.have), func(r logstore.Found) bool { return logstore.DayOf(r.Record.Time) == day })
 				f.check(t)
