@@ -14,8 +14,9 @@ import (
 
 // Bounds of an analysis.
 const (
-	MaxBy     = 5       // fields of one analysis
-	maxGroups = 100_000 // different groups in memory
+	MaxBy         = 5       // fields of one analysis
+	maxGroups     = 100_000 // different groups in memory
+	maxGroupBytes = 8 << 20 // of their values
 )
 
 // Group is one combination of values and how many records have it.

@@ -26,6 +26,7 @@ type tally struct {
 	groups []group
 	spare  []uint32 // zeros, see local
 	found  []seen   // the same
+	texts  int      // bytes of values
 	codes  [MaxBy][]uint32
 }
 
@@ -102,6 +103,7 @@ func (t *tally) value(field int, text string) uint32 {
 		text = strings.Clone(text) // not the blob that it is from
 		f.ids[text] = id
 		f.list = append(f.list, text)
+		t.texts += len(text)
 	}
 	return id
 }
@@ -129,6 +131,10 @@ func (t *tally) bucket(n int64) uint32 {
 
 // add counts n records of a group, whose times are from first to last.
 func (t *tally) add(key []uint32, n, first, last int64) error {
+	if t.texts > maxGroupBytes {
+		return fault.New(fault.Exhausted, "the values to count take more than %d MiB", maxGroupBytes>>20).WithReason("groups").
+			WithHint("ask about a shorter time, or a field with shorter values")
+	}
 	at := uint32(0)
 	for i, id := range key {
 		if i == 0 {
