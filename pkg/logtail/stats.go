@@ -1,8 +1,10 @@
 package logtail
 
 import (
+	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -55,6 +57,24 @@ type Stats struct {
 
 // Snapshot copies the state.
 func (s *Stats) Snapshot() Snapshot {
+	out, skipped, files := s.copied()
+	for _, path := range slices.Sorted(maps.Keys(skipped)) {
+		out.Skipped = append(out.Skipped, Skipped{path, skipped[path]})
+	}
+	for _, f := range files {
+		st := *f.stat.Load()
+		st.Kept = f.kept.Load()
+		out.Files = append(out.Files, st)
+	}
+	slices.SortFunc(out.Files, func(a, b FileStat) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Path, b.Path))
+	})
+	return out
+}
+
+// copied holds the lock for no longer than a copy takes: the reader needs it for
+// every file, and whoever asks often, with thousands of files, would stop it.
+func (s *Stats) copied() (Snapshot, map[string]string, []*file) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := s.s
@@ -62,23 +82,11 @@ func (s *Stats) Snapshot() Snapshot {
 	if !s.pausedSince.IsZero() {
 		out.Paused += time.Since(s.pausedSince)
 	}
-	for _, path := range slices.Sorted(maps.Keys(s.skipped)) {
-		out.Skipped = append(out.Skipped, Skipped{path, s.skipped[path]})
-	}
+	files := make([]*file, 0, len(s.files))
 	for f := range s.files {
-		out.Files = append(out.Files, *f.stat.Load())
-		out.Files[len(out.Files)-1].Kept = f.kept.Load()
+		files = append(files, f)
 	}
-	slices.SortFunc(out.Files, func(a, b FileStat) int {
-		switch {
-		case a.Name != b.Name && a.Name < b.Name, a.Name == b.Name && a.Path < b.Path:
-			return -1
-		case a == b:
-			return 0
-		}
-		return 1
-	})
-	return out
+	return out, maps.Clone(s.skipped), files
 }
 
 func (s *Stats) change(do func(*Snapshot)) {
