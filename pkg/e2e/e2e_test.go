@@ -202,7 +202,12 @@ func (w *world) connect(machine, user, device string) {
 
 // get fetches a page on a machine.
 func (w *world) get(machine, url string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	return w.getIn(context.Background(), 10*time.Second, machine, url)
+}
+
+// getIn is get that ends with ctx, or gives up.
+func (w *world) getIn(ctx context.Context, within time.Duration, machine, url string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

@@ -3,14 +3,12 @@
 package e2e_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -414,7 +412,7 @@ func strictWhileKilled(t *testing.T, w *torWorld) {
 		}
 		all.Go(func() {
 			for ctx.Err() == nil {
-				seen, err := w.pageOnce(ctx, page(target, "/ip"))
+				seen, err := w.getIn(ctx, 5*time.Second, laptop, page(target, "/ip"))
 				switch {
 				case err != nil:
 					none.Add(1)
@@ -445,32 +443,13 @@ func strictWhileKilled(t *testing.T, w *torWorld) {
 	t.Logf("%d pages by the right exit, %d not at all, %d kills", right.Load(), none.Load(), kills)
 }
 
-// pageOnce is get that ends with ctx and gives up sooner.
-func (w *torWorld) pageOnce(ctx context.Context, url string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return "", err
-	}
-	client := w.Machine(laptop).HTTPClient()
-	defer client.CloseIdleConnections()
-	res, err := client.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer res.Body.Close()
-	b, err := io.ReadAll(bufio.NewReader(res.Body))
-	return strings.TrimSpace(string(b)), err
-}
-
 // logsNameNoTargets uses lane tor and looks for where to in all that vpnd and
 // tor keep; vpnd logs at level debug here.
 func logsNameNoTargets(t *testing.T, w *torWorld) {
 	for _, name := range []string{"very-secret.test", w.network.Onion()} {
 		_, _ = w.lookUp(laptop, name) // there need not be an answer
 	}
-	_, _ = w.pageOnce(t.Context(), "http://"+netip.AddrPortFrom(lab.TargetV4, 8099).String()) // refused there
+	_, _ = w.getIn(t.Context(), 5*time.Second, laptop, "http://"+netip.AddrPortFrom(lab.TargetV4, 8099).String()) // refused there
 	w.ctl(0, "", "tor", "exit", "set", "de", "--user", "alice", "--strict")
 	w.leavesBy(laptop, "de", 2)
 	w.ctl(0, "", "tor", "exit", "clear", "--user", "alice")

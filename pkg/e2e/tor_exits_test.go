@@ -47,7 +47,7 @@ func (w *torWorld) leavesBy(machine, country string, times int) {
 // leavesNowhere wants no page to come.
 func (w *torWorld) leavesNowhere(machine string, target netip.Addr) {
 	w.t.Helper()
-	if seen, err := w.get(machine, page(target, "/ip")); err == nil {
+	if seen, err := w.seenBy(machine, target); err == nil {
 		w.t.Errorf("%s left by %s, against a strict choice", machine, seen)
 	}
 }
@@ -90,7 +90,7 @@ func exitChoices(t *testing.T, w *torWorld) {
 		// half of this network's.
 		for _, target := range []netip.Addr{lab.TargetV4, lab.TargetV6} {
 			eventually(t, 90*time.Second, func() error {
-				seen, err := w.get(phone, page(target, "/ip"))
+				seen, err := w.seenBy(phone, target)
 				if e := w.exitOf("de"); err == nil && seen != e.V4.String() && seen != e.V6.String() {
 					t.Errorf("bob left by %q", seen)
 				}
@@ -101,10 +101,12 @@ func exitChoices(t *testing.T, w *torWorld) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, 90*time.Second, func() error {
-		_, err := w.get(laptop, page(lab.TargetV4, "/ip"))
-		return err
-	})
+	for _, machine := range []string{laptop, phone} {
+		eventually(t, 90*time.Second, func() error {
+			_, err := w.seenBy(machine, lab.TargetV4)
+			return err
+		})
+	}
 	newIdentities(t, w)
 	w.ctl(0, "", "tor", "exit", "clear", "--user", "alice")
 	w.ctl(0, "", "tor", "exit", "clear", "--user", "bob")

@@ -101,14 +101,32 @@ func (w *torWorld) in(t *testing.T) *torWorld {
 	return w
 }
 
-// seesExit fetches a page of both families and wants an exit to be seen.
+// seesExit fetches a page of both families and wants an exit to be seen. A
+// connection that was begun while service tor restarted may have been closed.
 func (w *torWorld) seesExit() {
 	w.t.Helper()
 	for _, target := range []netip.Addr{lab.TargetV4, lab.TargetV6} {
-		if seen, err := w.get(laptop, page(target, "/ip")); err != nil || !w.exits[seen] {
-			w.t.Errorf("%s saw %q (%v), which is no exit of %v", target, seen, err, w.exits)
-		}
+		eventually(w.t, 20*time.Second, func() error {
+			seen, err := w.seenBy(laptop, target)
+			if err == nil && !w.exits[seen] {
+				w.t.Errorf("%s saw %s, which is no exit of %v", target, seen, w.exits)
+			}
+			return err
+		})
 	}
+}
+
+// seenBy is the address that a page saw. It is an error when there was no page,
+// or that of the lane's maintenance.
+func (w *torWorld) seenBy(machine string, target netip.Addr) (string, error) {
+	seen, err := w.get(machine, page(target, "/ip"))
+	if err != nil {
+		return "", err
+	}
+	if _, err := netip.ParseAddr(seen); err != nil {
+		return "", fmt.Errorf("another page: %.200q", seen)
+	}
+	return seen, nil
 }
 
 // bootstrap waits for the lane. A client that asks the young network's only
