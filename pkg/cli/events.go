@@ -62,7 +62,7 @@ func runEvents(ctx context.Context, f *factory, o *eventsOptions) error {
 		l.Items = append(l.Items, e)
 		return nil
 	}))
-	if err != nil && !streamEnded(err) {
+	if err != nil && !errors.Is(err, rpc.ErrEnded) {
 		return err
 	}
 	if ctx.Err() != nil {
@@ -87,13 +87,6 @@ func (o *eventsOptions) only(next func(events.Event) error) func(events.Event) e
 		e.Missed, missed = missed, 0
 		return next(e)
 	}
-}
-
-// streamEnded tells the end of a stream that was read to its end from a
-// server that could not be reached.
-func streamEnded(err error) bool {
-	e, ok := errors.AsType[*fault.Error](err)
-	return ok && e.Code == fault.Unavailable && e.Unwrap() == nil && strings.HasSuffix(e.Message, " ended the stream")
 }
 
 // followEvents stays on the feed. When vpnd goes away it waits and goes on
@@ -123,7 +116,7 @@ func followEvents(ctx context.Context, f *factory, conn *rpc.Conn, req *control.
 			return ctx.Err()
 		}
 		code := fault.CodeOf(err)
-		if err != nil && code != fault.Unavailable || !connected && !streamEnded(err) {
+		if err != nil && code != fault.Unavailable || !connected && !errors.Is(err, rpc.ErrEnded) {
 			return err
 		}
 		if connected = true; !away {

@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -12,6 +13,7 @@ import (
 
 	"vpnd/pkg/api/logs"
 	"vpnd/pkg/fault"
+	"vpnd/pkg/rpc"
 	"vpnd/pkg/view"
 )
 
@@ -138,7 +140,7 @@ func export(ctx context.Context, f *factory, query, format string, w io.Writer, 
 	switch {
 	case ctx.Err() != nil:
 		return done, ctx.Err()
-	case err != nil && !streamEnded(err):
+	case err != nil && !errors.Is(err, rpc.ErrEnded):
 		return done, err
 	case ferr != nil:
 		return done, ferr

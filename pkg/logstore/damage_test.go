@@ -322,3 +322,30 @@ func TestLogOfADayIsDamagedAfterAKill(t *testing.T) {
 		})
 	}
 }
+
+// Connections that are kept know the whole file by heart.
+func TestDamageIsFoundThoughNobodyMeetsIt(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	f := threeDays(t, logstore.Options{Dir: dir}, 300)
+	f.check(t)
+	day := logstore.DayOf(base) + 1
+	path := filepath.Join(dir, day.String()+".db")
+	overwrite(t, path, 0, 100)
+	if _, err := os.Stat(path + "-wal"); err == nil {
+		overwrite(t, path+"-wal", 0, 100)
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		st, err := f.s.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(st.Aside) > 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("never found")
+		}
+	}
+	wantAside(t, f.s, day)
+}

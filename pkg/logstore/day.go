@@ -14,13 +14,13 @@ import (
 
 const schema = `
 CREATE TABLE mini (no INTEGER PRIMARY KEY, rows INTEGER, bytes INTEGER, tmin INTEGER, tmax INTEGER, levels INTEGER, data BLOB);
-CREATE TABLE segment (no INTEGER PRIMARY KEY, rows INTEGER, tmin INTEGER, tmax INTEGER, levels INTEGER, bytes INTEGER, chunks BLOB);
+CREATE TABLE segment (no INTEGER PRIMARY KEY, lexicon INTEGER, rows INTEGER, tmin INTEGER, tmax INTEGER, levels INTEGER, bytes INTEGER, chunks BLOB);
 CREATE TABLE rollup (chunk INTEGER PRIMARY KEY, data BLOB);
 CREATE TABLE col (id INTEGER PRIMARY KEY, data BLOB);
 CREATE TABLE block (id INTEGER PRIMARY KEY, data BLOB);
 CREATE TABLE zone (segment INTEGER PRIMARY KEY, data BLOB);
 CREATE TABLE leaf (id INTEGER PRIMARY KEY, data BLOB);
-CREATE TABLE lexeme (segment INTEGER, first BLOB, leaf INTEGER, PRIMARY KEY (segment, first)) WITHOUT ROWID;
+CREATE TABLE lexeme (lexicon INTEGER, first BLOB, leaf INTEGER, PRIMARY KEY (lexicon, first)) WITHOUT ROWID;
 CREATE TABLE key (col INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE source (id INTEGER PRIMARY KEY, dev INTEGER, ino INTEGER, path TEXT, pos INTEGER);
 CREATE TABLE next (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER, no INTEGER);
@@ -55,7 +55,8 @@ type day struct {
 	noted     int64 // nextSeq that state.db knows
 	raised    bool  // it knows a position that state.db does not
 	quiet     int   // how often the keeper found nothing to do
-	toCopy    int   // about how much was appended since its log was last copied into it
+	toCopy    int   // about how much appends and joins wrote since its log was last copied into it
+	litter    parts // to be removed
 
 	opened   atomic.Int64 // counts when it is opened and closed for writing: odd while it is open
 	seen     atomic.Pointer[seenStatus]

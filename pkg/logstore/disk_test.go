@@ -273,4 +273,7 @@ func TestFullDiskWhileRowsWaitIsTold(t *testing.T) {
 	if err != nil || int(got) != n {
 		t.Fatalf("%d rows, %d are acknowledged, %v", got, n, err)
 	}
+	if err := os.Remove(filler); err != nil { // closing writes positions
+		t.Fatal(err)
+	}
 }

@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// SetChunkRows makes chunks small, so that few rows are many of them. It is for
-// a store that nothing was appended to yet.
-func (s *Store) SetChunkRows(n int) { s.chunkRows = n }
+// SetChunkRows makes chunks small, so that few rows are many of them, and what is
+// written at once too. It is for a store that nothing was appended to yet.
+func (s *Store) SetChunkRows(n int) { s.chunkRows, s.layLeaves = n, 3 }
 
 // Chunks gives how many chunks each segment has.
 func (s *Store) Chunks(t testing.TB) (out []int) {

@@ -39,7 +39,7 @@ func (s *Store) nudge() {
 func (s *Store) keep(ctx context.Context) {
 	tick := time.NewTicker(keepEvery)
 	defer tick.Stop()
-	noted := time.Now()
+	noted, looked := time.Now(), NoDay
 	for {
 		all := false
 		select {
@@ -52,6 +52,15 @@ func (s *Store) keep(ctx context.Context) {
 		if err := s.copyLogs(ctx, all); err != nil && ctx.Err() == nil {
 			s.opt.Log.Warn("a day's log is not copied into it yet", "error", err)
 		}
+		if all {
+			if d := s.dayAfter(looked); d != nil {
+				looked = d.date
+				// What is no damage is told to those who ask.
+				if err := s.glance(ctx, d); err != nil && ctx.Err() == nil {
+					s.opt.Log.Debug("a day cannot be read now", "file", d.path, "error", err)
+				}
+			}
+		}
 		if all && time.Since(noted) >= noteEvery {
 			noted = time.Now()
 			// The days have the positions already.
@@ -60,6 +69,18 @@ func (s *Store) keep(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// dayAfter gives the days by turns.
+func (s *Store) dayAfter(last Day) *day {
+	days := s.dayList(minMicro, maxMicro)
+	if len(days) == 0 {
+		return nil
+	}
+	if i := slices.IndexFunc(days, func(d *day) bool { return d.date > last }); i >= 0 {
+		return days[i]
+	}
+	return days[0]
 }
 
 // copyLogs copies the logs of days that are open for writing: those that have

@@ -34,6 +34,9 @@ func (s *Store) load(ctx context.Context, fresh bool) error {
 		if err == nil {
 			err = s.recover(d, fresh)
 		}
+		if err == nil {
+			err = d.findLitter()
+		}
 		switch {
 		case err != nil && isDamage(err):
 			if err := s.setAsideLocked(d, err); err != nil {

@@ -86,8 +86,8 @@ func eachPosting(body string, fn func(chunk int, posting string) error) error {
 }
 
 const (
-	leafExact = "SELECT data FROM leaf WHERE id=(SELECT leaf FROM lexeme WHERE segment=? AND first<=? ORDER BY first DESC LIMIT 1)"
-	leafRange = "SELECT leaf.data FROM lexeme CROSS JOIN leaf ON leaf.id=lexeme.leaf WHERE lexeme.segment=? AND lexeme.first>? AND lexeme.first<? ORDER BY lexeme.first"
+	leafExact = "SELECT data FROM leaf WHERE id=(SELECT leaf FROM lexeme WHERE lexicon=? AND first<=? ORDER BY first DESC LIMIT 1)"
+	leafRange = "SELECT leaf.data FROM lexeme CROSS JOIN leaf ON leaf.id=lexeme.leaf WHERE lexeme.lexicon=? AND lexeme.first>? AND lexeme.first<? ORDER BY lexeme.first"
 )
 
 // lookup finds a word in those chunks of a segment that wanted names.
@@ -117,7 +117,7 @@ func (c *conn) lookup(seg *segment, w word, wanted uint64) (h hits, err error) {
 	}
 	body := func(_ []byte, body string) (bool, error) { return w.prefix, eachPosting(body, take) }
 	token := []byte(w.token)
-	data, err := c.blob(leafExact, seg.no, token)
+	data, err := c.blob(leafExact, seg.lexicon, token)
 	if err == nil && data != nil {
 		err = scanLeaf(data, token, w.prefix, body)
 	}
@@ -131,7 +131,7 @@ func (c *conn) lookup(seg *segment, w word, wanted uint64) (h hits, err error) {
 			return errDamaged
 		}
 		return scanLeaf(b, token, true, body)
-	}, seg.no, token, append(bytes.Clone(token), 0xff))
+	}, seg.lexicon, token, append(bytes.Clone(token), 0xff))
 	return h, err
 }
 

@@ -119,7 +119,7 @@ func (c *conn) lexicon(seg *segment) (out [][]byte, err error) {
 		}
 		out = append(out, b)
 		return nil
-	}, leafID(seg.no, 0), leafID(seg.no+1, 0))
+	}, leafID(seg.lexicon, 0), leafID(seg.lexicon+1, 0))
 	return out, err
 }
 
@@ -180,6 +180,9 @@ func (s *Store) mergeSome(d *day, all bool) (more bool, err error) {
 	if _, err := s.writer(d.date); err != nil {
 		return false, s.sealFault(d, err)
 	}
+	if ok, err := s.tidy(d); !ok || err != nil {
+		return false, s.sealFault(d, err)
+	}
 	segs, err := d.mergeable(s.chunkRows/2, all)
 	if err != nil || len(segs) < 2 {
 		return false, s.sealFault(d, err)
@@ -200,54 +203,11 @@ func (s *Store) mergeSome(d *day, all bool) (more bool, err error) {
 	if _, err := s.writer(d.date); err != nil {
 		return false, s.sealFault(d, err)
 	}
-	for _, seg := range segs {
-		if same, err2 := s.unchanged(d, nil, seg); err2 != nil || !same {
-			return true, s.sealFault(d, err2)
-		}
-	}
 	if err != nil {
 		return false, s.sealFault(d, err)
 	}
-	return true, s.sealFault(d, s.exchange(d, segs, nil, nil, j))
-}
-
-// exchange puts a joined segment in the place of those that it was made of. gone
-// are the chunks that are not in it, fresh those that are not in the file yet.
-// The caller has the turn.
-func (s *Store) exchange(d *day, segs []*segment, gone map[int64]bool, fresh []*built, j *joined) error {
-	no, keys := d.nextNo, d.keys
-	err := d.w.tx(func() (err error) {
-		for _, seg := range segs {
-			if err := dropSegment(d.w, seg.no); err != nil {
-				return err
-			}
-		}
-		for chunk := range gone {
-			if err := dropChunk(d.w, chunk); err != nil {
-				return err
-			}
-		}
-		for i, b := range fresh {
-			if keys, err = s.insertBuilt(d, keys, b, no); err != nil {
-				return err
-			}
-			j.chunks[len(j.chunks)-len(fresh)+i].no = no
-			no++
-		}
-		if len(j.chunks) > 0 {
-			if err := insertSegment(d.w, newSegment(no, j.chunks), j.leaves, j.zones); err != nil {
-				return err
-			}
-		}
-		no++
-		return d.w.run("UPDATE next SET no=?", no)
-	})
-	if err != nil {
-		return err
-	}
-	d.nextNo, d.keys = no, keys
-	d.joined = false
-	return nil
+	_, err = s.exchange(d, segs, nil, nil, j)
+	return true, s.sealFault(d, err)
 }
 
 // mergeable gives segments that are to become one. The last chunk of a day is

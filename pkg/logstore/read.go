@@ -2,6 +2,7 @@ package logstore
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"io/fs"
 	"os"
@@ -83,19 +84,51 @@ func (d *day) read(fn func(c *conn) error) error {
 // cool closes the connections that wait for the next query.
 func (d *day) cool() {
 	d.mu.Lock()
+	d.warm = false
+	d.mu.Unlock()
+	d.forget()
+}
+
+// forget closes the connections that wait, and with them goes what they remember
+// of the file.
+func (d *day) forget() {
+	d.mu.Lock()
 	idle := d.idle
-	d.idle, d.warm = nil, false
+	d.idle = nil
 	d.mu.Unlock()
 	for _, c := range idle {
 		_ = c.close() // read only: nothing can be lost
 	}
 }
 
+// glance reads a little of a day anew. Connections that are kept would answer from
+// memory long after the file was overwritten, and status call it sound.
+func (s *Store) glance(ctx context.Context, d *day) error {
+	d.forget()
+	_, err := s.judge(ctx, d, d.read(func(c *conn) error {
+		if ok, err := c.has("SELECT 1 FROM next"); err != nil || !ok {
+			return errors.Join(err, errDamaged)
+		}
+		if _, err := c.has("SELECT max(no) FROM mini"); err != nil {
+			return err
+		}
+		return c.each(segmentQuery, func(r []driver.Value) error {
+			_, err := readSegment(r)
+			return err
+		})
+	}))
+	return err
+}
+
 // readDay is read with the store's rules: a damaged file is set aside and is
 // then as if it were empty, so fn must not have told anybody its results yet.
 func (s *Store) readDay(ctx context.Context, d *day, fn func(c *conn) error) (ok bool, err error) {
 	s.touch(d)
-	err = d.read(fn)
+	return s.judge(ctx, d, d.read(fn))
+}
+
+// judge says what an error of a reader means.
+func (s *Store) judge(ctx context.Context, d *day, err error) (ok bool, _ error) {
 	switch {
 	case err == nil:
 		return true, nil

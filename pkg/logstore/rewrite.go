@@ -33,7 +33,7 @@ func (r *purgeRound) piece(ctx context.Context, ch change, keys map[string]int) 
 		return r.s.sealFault(r.d, err)
 	}
 	done, err := r.s.put(r.d, ch)
-	if err == nil && done {
+	if done {
 		r.removed += ch.drop
 	}
 	return r.s.sealFault(r.d, err)
@@ -113,10 +113,7 @@ func (r *purgeRound) lookSegment(sc *scan, ch *change, keys map[string]int) erro
 // put brings a change to the day, unless the piece was replaced meanwhile.
 func (s *Store) put(d *day, ch change) (done bool, err error) {
 	if ch.seg != nil {
-		if ok, err := d.w.has("SELECT 1 FROM segment WHERE no=?", ch.seg.no); err != nil || !ok {
-			return false, err
-		}
-		return true, s.exchange(d, []*segment{ch.seg}, ch.gone, ch.left, ch.joined)
+		return s.exchange(d, []*segment{ch.seg}, ch.gone, ch.left, ch.joined)
 	}
 	at := slices.IndexFunc(d.head, func(o miniMeta) bool { return o.no == ch.mini.no })
 	if at < 0 {

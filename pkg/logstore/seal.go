@@ -126,10 +126,7 @@ func (s *Store) replace(d *day, take []miniMeta, old *segment, b *built) error {
 			}
 		}
 		if old != nil {
-			if err := dropSegment(d.w, old.no); err != nil {
-				return err
-			}
-			if err := dropChunk(d.w, old.chunks[0].no); err != nil {
+			if err := leaveSegment(d.w, old.no); err != nil {
 				return err
 			}
 		}
@@ -140,7 +137,10 @@ func (s *Store) replace(d *day, take []miniMeta, old *segment, b *built) error {
 		if keys, err = s.insertBuilt(d, keys, b, d.nextNo); err != nil {
 			return err
 		}
-		if err := insertSegment(d.w, newSegment(d.nextNo, []chunk{b.chunk}), b.leaves, []string{b.zone}); err != nil {
+		if err := insertLeaves(d.w, d.nextNo, 0, b.leaves); err != nil {
+			return err
+		}
+		if err := enterSegment(d.w, newSegment(d.nextNo, []chunk{b.chunk}), b.leaves, []string{b.zone}); err != nil {
 			return err
 		}
 		return d.w.run("UPDATE next SET no=?", d.nextNo+1)
@@ -152,6 +152,9 @@ func (s *Store) replace(d *day, take []miniMeta, old *segment, b *built) error {
 		d.nextNo, d.keys = d.nextNo+1, keys
 	}
 	d.joined = false
+	if old != nil {
+		d.litter.add(parts{[]int64{old.lexicon}, []int64{old.chunks[0].no}})
+	}
 	for _, m := range take {
 		s.cache.drop(d, m.no)
 		d.headRows -= m.rows

@@ -37,7 +37,7 @@ const (
 // other.
 func columnID(chunk int64, col int) int64 { return chunk<<16 | int64(col) }
 func blockID(chunk int64, no int) int64   { return chunk<<16 | int64(no) }
-func leafID(segment int64, no int) int64  { return segment<<24 | int64(no) }
+func leafID(lexicon int64, no int) int64  { return lexicon<<24 | int64(no) }
 
 // chunk is up to 8192 rows in the order of time, then arrival.
 type chunk struct {
@@ -55,7 +55,8 @@ type chunk struct {
 // segment is some chunks with one lexicon.
 type segment struct {
 	no         int64
-	n          int // rows
+	lexicon    int64 // number of its leaves
+	n          int   // rows
 	tmin, tmax int64
 	levels     int
 	bytes      int // of the lexicon
@@ -70,7 +71,7 @@ type segment struct {
 
 // newSegment is of chunks of one day, oldest first.
 func newSegment(no int64, chunks []chunk) *segment {
-	s := &segment{no: no, chunks: chunks, tmin: maxMicro, tmax: minMicro}
+	s := &segment{no: no, lexicon: no, chunks: chunks, tmin: maxMicro, tmax: minMicro}
 	for i := range chunks {
 		c := &chunks[i]
 		c.seg, c.at = s, i
@@ -81,10 +82,10 @@ func newSegment(no int64, chunks []chunk) *segment {
 	return s
 }
 
-const segmentQuery = "SELECT no, bytes, chunks FROM segment"
+const segmentQuery = "SELECT no, lexicon, bytes, chunks FROM segment"
 
 func readSegment(r []driver.Value) (*segment, error) {
-	blob, ok := r[2].([]byte)
+	blob, ok := r[3].([]byte)
 	if !ok {
 		return nil, errDamaged
 	}
@@ -93,7 +94,7 @@ func readSegment(r []driver.Value) (*segment, error) {
 		return nil, err
 	}
 	s := newSegment(integer(r[0]), chunks)
-	s.bytes = int(integer(r[1]))
+	s.lexicon, s.bytes = integer(r[1]), int(integer(r[2]))
 	return s, nil
 }
 
@@ -196,17 +197,38 @@ func (c *chunk) span(block int) (from, to int) {
 	return c.blocks[block], c.n
 }
 
-func insertSegment(c *conn, s *segment, leaves []leaf, zones []string) error {
-	size := 0
+// insertLeaves writes leaves of a lexicon, of which from is the first.
+func insertLeaves(c *conn, lexicon int64, from int, leaves []leaf) error {
 	for i, l := range leaves {
-		id := leafID(s.no, i)
+		id := leafID(lexicon, from+i)
 		if err := c.run("INSERT INTO leaf (id, data) VALUES (?, ?)", id, l.data); err != nil {
 			return err
 		}
-		if err := c.run("INSERT INTO lexeme (segment, first, leaf) VALUES (?, ?, ?)", s.no, []byte(l.first), id); err != nil {
+		if err := c.run("INSERT INTO lexeme (lexicon, first, leaf) VALUES (?, ?, ?)", lexicon, []byte(l.first), id); err != nil {
 			return err
 		}
-		size += len(l.data)
+	}
+	return nil
+}
+
+// dropLeaves removes the first n leaves of a lexicon, and tells whether some are
+// left.
+func dropLeaves(c *conn, lexicon int64, n int) (left bool, err error) {
+	from, to := leafID(lexicon, 0), leafID(lexicon+1, 0)
+	if err := c.run("DELETE FROM lexeme WHERE lexicon=?1 AND first IN (SELECT first FROM lexeme WHERE lexicon=?1 ORDER BY first LIMIT ?2)", lexicon, int64(n)); err != nil {
+		return false, err
+	}
+	if err := c.run("DELETE FROM leaf WHERE id IN (SELECT id FROM leaf WHERE id>=? AND id<? ORDER BY id LIMIT ?)", from, to, int64(n)); err != nil {
+		return false, err
+	}
+	return c.has("SELECT 1 FROM leaf WHERE id>=? AND id<? LIMIT 1", from, to)
+}
+
+// enterSegment makes a segment known whose chunks and leaves are written.
+func enterSegment(c *conn, s *segment, leaves []leaf, zones []string) error {
+	size := 0
+	for i := range leaves {
+		size += len(leaves[i].data)
 	}
 	b := newFrame(0)
 	for _, z := range zones {
@@ -215,18 +237,16 @@ func insertSegment(c *conn, s *segment, leaves []leaf, zones []string) error {
 	if err := c.run("INSERT INTO zone (segment, data) VALUES (?, ?)", s.no, sealFrame(b)); err != nil {
 		return err
 	}
-	return c.run("INSERT INTO segment (no, tmin, tmax, levels, rows, bytes, chunks) VALUES (?, ?, ?, ?, ?, ?, ?)",
-		s.no, s.tmin, s.tmax, int64(s.levels), int64(s.n), int64(size), encodeChunks(s.chunks))
+	return c.run("INSERT INTO segment (no, lexicon, tmin, tmax, levels, rows, bytes, chunks) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+		s.no, s.lexicon, s.tmin, s.tmax, int64(s.levels), int64(s.n), int64(size), encodeChunks(s.chunks))
 }
 
-// dropSegment removes a segment but not its chunks.
-func dropSegment(c *conn, no int64) error {
-	for _, query := range []string{"DELETE FROM segment WHERE no=?", "DELETE FROM lexeme WHERE segment=?", "DELETE FROM zone WHERE segment=?"} {
-		if err := c.run(query, no); err != nil {
-			return err
-		}
+// leaveSegment makes a segment unknown, but keeps its chunks and leaves.
+func leaveSegment(c *conn, no int64) error {
+	if err := c.run("DELETE FROM segment WHERE no=?", no); err != nil {
+		return err
 	}
-	return c.run("DELETE FROM leaf WHERE id>=? AND id<?", leafID(no, 0), leafID(no+1, 0))
+	return c.run("DELETE FROM zone WHERE segment=?", no)
 }
 
 func insertChunk(c *conn, b *built) error {

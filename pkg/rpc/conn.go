@@ -137,8 +137,12 @@ func (op Op[Req, Resp]) Call(ctx context.Context, c *Conn, req *Req) (*Resp, err
 	return resp, nil
 }
 
+// ErrEnded is in the error of a stream that came to its end, and not in that of
+// one that broke.
+var ErrEnded = errors.New("end of the stream")
+
 // Follow performs a stream and calls fn for every event until ctx ends (nil),
-// fn fails, or the stream ends (unavailable: reconnect if you like).
+// fn fails, or the stream ends (unavailable and ErrEnded: reconnect if you like).
 func (op Stream[Req, Event]) Follow(ctx context.Context, c *Conn, req *Req, fn func(Event) error) error {
 	if req == nil {
 		req = new(Req)
@@ -185,7 +189,7 @@ func events[Event any](name string, body io.Reader, fn func(Event) error) error 
 		if failed {
 			var p fault.Problem
 			if err := json.Unmarshal(data, &p); err != nil {
-				return fault.Wrap(err, fault.Unavailable, "%s ended the stream", name)
+				return fault.Wrap(err, fault.Unavailable, "the connection to %s broke", name)
 			}
 			return p.Error()
 		}
@@ -197,5 +201,8 @@ func events[Event any](name string, body io.Reader, fn func(Event) error) error 
 			return err
 		}
 	}
-	return fault.Wrap(sc.Err(), fault.Unavailable, "%s ended the stream", name).WithRetryAfter(time.Second)
+	if err := sc.Err(); err != nil {
+		return fault.Wrap(err, fault.Unavailable, "the connection to %s broke", name).WithRetryAfter(time.Second)
+	}
+	return fault.Wrap(ErrEnded, fault.Unavailable, "%s ended the stream", name).WithRetryAfter(time.Second)
 }

@@ -3,10 +3,8 @@ package fakevpnd
 import (
 	"context"
 	"errors"
-	"strings"
 
 	"vpnd/pkg/api/logs"
-	"vpnd/pkg/fault"
 	"vpnd/pkg/rpc"
 )
 
@@ -32,7 +30,7 @@ func forwardLogs(s *rpc.Server, c *rpc.Conn) {
 func forwardStream[Req, Event any](s *rpc.Server, op rpc.Stream[Req, Event], c *rpc.Conn) {
 	rpc.HandleStream(s, op, func(ctx context.Context, req *Req, send func(Event) error) error {
 		err := op.Follow(ctx, c, req, send)
-		if f, ok := errors.AsType[*fault.Error](err); ok && f.Code == fault.Unavailable && f.Unwrap() == nil && strings.HasSuffix(f.Message, " ended the stream") {
+		if errors.Is(err, rpc.ErrEnded) {
 			return nil
 		}
 		return err

@@ -5,7 +5,6 @@ package control
 import (
 	"context"
 	"errors"
-	"strings"
 
 	"vpnd/pkg/api/auth"
 	"vpnd/pkg/api/canary"
@@ -120,15 +119,10 @@ func forward[Req, Resp any](service string, op rpc.Op[Req, Resp]) forwarding {
 func forwardStream[Req, Event any](service string, op rpc.Stream[Req, Event]) forwarding {
 	return forwarding{op.Info, service, func(s *rpc.Server, conn *rpc.Conn) {
 		rpc.HandleStream(s, op, func(ctx context.Context, req *Req, send func(Event) error) error {
-			err := op.Follow(ctx, conn, req, send)
-			f, ok := errors.AsType[*fault.Error](err)
-			switch {
-			case !ok || f.Code != fault.Unavailable || !strings.HasSuffix(f.Message, " ended the stream"):
+			if err := op.Follow(ctx, conn, req, send); !errors.Is(err, rpc.ErrEnded) {
 				return err
-			case f.Unwrap() == nil:
-				return nil
 			}
-			return fault.Wrap(err, fault.Unavailable, "the connection to %s broke", service).WithRetryAfter(f.RetryAfter)
+			return nil
 		})
 	}}
 }

@@ -11,6 +11,7 @@ import (
 	api "vpnd/pkg/api/control"
 	"vpnd/pkg/api/logs"
 	"vpnd/pkg/fault"
+	"vpnd/pkg/rpc"
 )
 
 func TestStreamsOfLogsPassThrough(t *testing.T) {
@@ -23,7 +24,7 @@ func TestStreamsOfLogsPassThrough(t *testing.T) {
 	if len(got) != 2 || got[0] != "1user=alice" || got[1] != "2" || !errors.Is(err, fault.Unavailable) {
 		t.Errorf("export gave %q, %v", got, err)
 	}
-	if f := fault.From(err); f.Unwrap() != nil || !strings.HasSuffix(f.Message, " ended the stream") {
+	if !errors.Is(err, rpc.ErrEnded) {
 		t.Errorf("a whole export ends with %v", err)
 	}
 	err = logs.Export.Follow(t.Context(), w.conn(), &logs.Ask{Query: "abort"}, func(logs.Record) error { return nil })
