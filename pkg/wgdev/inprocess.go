@@ -43,7 +43,7 @@ func newDevice(name string, mtu int, persist bool, log *device.Logger) (*device.
 	if err != nil {
 		return nil, err
 	}
-	dev := device.NewDevice(tun, conn.NewDefaultBind(), log)
+	dev := device.NewDevice(summed{tun}, conn.NewDefaultBind(), log)
 	if err := dev.Up(); err != nil {
 		dev.Close()
 		return nil, fmt.Errorf("start WireGuard on %s: %w", name, err)
