@@ -28,6 +28,18 @@ func (w *torWorld) exitOf(country string) tornet.Exit {
 	return tornet.Exit{}
 }
 
+// comes fetches a page until one comes, as a person would, and gives the address
+// that the target saw. A relay that could not reach another does not try again for
+// a minute, and a circuit through it takes longer than one request.
+func (w *torWorld) comes(machine string, target netip.Addr) (seen string) {
+	w.t.Helper()
+	eventually(w.t, 90*time.Second, func() (err error) {
+		seen, err = w.seenBy(machine, target)
+		return err
+	})
+	return seen
+}
+
 // leavesBy fetches pages and wants all of them to see one exit.
 func (w *torWorld) leavesBy(machine, country string, times int) {
 	w.t.Helper()
@@ -37,8 +49,8 @@ func (w *torWorld) leavesBy(machine, country string, times int) {
 		if i%2 == 1 {
 			target, want = lab.TargetV6, e.V6
 		}
-		if seen, err := w.get(machine, page(target, "/ip")); err != nil || seen != want.String() {
-			w.t.Errorf("page %d of %s from %s saw %q (%v), want the exit in %s, %s", i+1, target, machine, seen, err, country, want)
+		if seen := w.comes(machine, target); seen != want.String() {
+			w.t.Errorf("page %d of %s from %s saw %q, want the exit in %s, %s", i+1, target, machine, seen, country, want)
 			return
 		}
 	}
@@ -102,10 +114,7 @@ func exitChoices(t *testing.T, w *torWorld) {
 		}
 	}
 	for _, machine := range []string{laptop, phone} {
-		eventually(t, 90*time.Second, func() error {
-			_, err := w.seenBy(machine, lab.TargetV4)
-			return err
-		})
+		w.comes(machine, lab.TargetV4)
 	}
 	newIdentities(t, w)
 	w.ctl(0, "", "tor", "exit", "clear", "--user", "alice")
@@ -141,9 +150,7 @@ func newIdentities(t *testing.T, w *torWorld) {
 			w.ctl(0, "", "tor", "exit", "clear", "--user", "alice")
 		}
 		for _, m := range []string{laptop, phone} {
-			if _, err := w.get(m, page(lab.TargetV4, "/ip")); err != nil {
-				t.Fatal(err)
-			}
+			w.comes(m, lab.TargetV4)
 			if _, err := w.lookUp(m, "target.test"); err != nil {
 				t.Logf("look-up: %v", err)
 			}
@@ -176,9 +183,7 @@ func newIdentities(t *testing.T, w *torWorld) {
 		if err := bobs.echo(10 * time.Second); err != nil {
 			t.Errorf("bob's connection: %v", err)
 		}
-		if _, err := w.get(laptop, page(lab.TargetV4, "/ip")); err != nil {
-			t.Errorf("after the new identity: %v", err)
-		}
+		w.comes(laptop, lab.TargetV4) // with the new identity
 		for id := range circuits("alice", false) {
 			if alices[id] {
 				t.Errorf("alice uses circuit %s again", id)

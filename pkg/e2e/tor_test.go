@@ -107,13 +107,9 @@ func (w *torWorld) in(t *testing.T) *torWorld {
 func (w *torWorld) seesExit() {
 	w.t.Helper()
 	for _, target := range []netip.Addr{lab.TargetV4, lab.TargetV6} {
-		eventually(w.t, 20*time.Second, func() error {
-			seen, err := w.seenBy(laptop, target)
-			if err == nil && !w.exits[seen] {
-				w.t.Errorf("%s saw %q, which is no exit of %v", target, seen, w.exits)
-			}
-			return err
-		})
+		if seen := w.comes(laptop, target); !w.exits[seen] {
+			w.t.Errorf("%s saw %q, which is no exit of %v", target, seen, w.exits)
+		}
 	}
 }
 

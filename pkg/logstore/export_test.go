@@ -9,6 +9,13 @@ import (
 // written at once too. It is for a store that nothing was appended to yet.
 func (s *Store) SetChunkRows(n int) { s.chunkRows, s.layLeaves = n, 3 }
 
+// SetQuiet says after how many seconds a day counts as quiet.
+func (s *Store) SetQuiet(ticks int) {
+	<-s.turn
+	defer s.pass()
+	s.quietTicks = ticks
+}
+
 // Chunks gives how many chunks each segment has.
 func (s *Store) Chunks(t testing.TB) (out []int) {
 	t.Helper()

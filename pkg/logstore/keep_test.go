@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"vpnd/pkg/logline"
 	"vpnd/pkg/logstore"
 )
 
@@ -65,4 +66,23 @@ func noted(t *testing.T, dir string) (pos int64) {
 		t.Fatal(err)
 	}
 	return pos
+}
+
+// Rows that wait are searched one by one: those of a day that has passed must not
+// wait for the next round of retention.
+func TestAPassedDayIsIndexedWhenItIsQuiet(t *testing.T) {
+	t.Parallel()
+	f := &feed{s: openStore(t, logstore.Options{Dir: t.TempDir()}), seq: map[logstore.Day]int64{}}
+	f.s.SetQuiet(1)
+	f.append(t, []logline.Record{{Time: base, Message: "yesterday"}, {Time: base.Add(time.Hour), Message: "too"}})
+	f.append(t, []logline.Record{{Time: base.Add(24 * time.Hour), Message: "today"}})
+	for deadline := time.Now().Add(time.Minute); len(f.s.Chunks(t)) == 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it was never indexed")
+		}
+	}
+	f.check(t)
+	f.append(t, []logline.Record{{Time: base.Add(2 * time.Hour), Message: "late"}, {Time: base.Add(25 * time.Hour), Message: "later"}})
+	f.sort()
+	f.check(t)
 }

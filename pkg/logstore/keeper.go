@@ -19,7 +19,7 @@ const (
 	restPages  = 64      // so few are copied while nobody may write
 	copyTries  = 4
 	noteEvery  = 5 * time.Second
-	quietTicks = 30 // without a word; then a day is closed for writing
+	quietTicks = 30 // without a word; then a day is finished, and closed for writing
 	leavesMax  = 16 // connections that wait to be closed
 )
 
@@ -53,6 +53,9 @@ func (s *Store) keep(ctx context.Context) {
 			s.opt.Log.Warn("a day's log is not copied into it yet", "error", err)
 		}
 		if all {
+			if err := s.finishQuiet(ctx); err != nil && ctx.Err() == nil {
+				s.opt.Log.Warn("rows of a day that has passed wait to be indexed", "error", err)
+			}
 			if d := s.dayAfter(looked); d != nil {
 				looked = d.date
 				// What is no damage is told to those who ask.
@@ -96,7 +99,7 @@ func (s *Store) copyLogs(ctx context.Context, all bool) error {
 			list = append(list, d)
 			d.toCopy, d.quiet = 0, 0
 		case all:
-			if d.quiet++; d.quiet >= quietTicks {
+			if d.quiet++; d.quiet >= s.quietTicks && !s.toFinish(d) {
 				s.forgetWriter(d)
 				s.retire(d)
 			}
@@ -113,6 +116,35 @@ func (s *Store) copyLogs(ctx context.Context, all bool) error {
 		default:
 			errs = append(errs, classify(d.path, err))
 		}
+	}
+	return errors.Join(errs...)
+}
+
+// toFinish tells whether a day that has passed has rows that wait, or segments to
+// join. The caller has the turn.
+func (s *Store) toFinish(d *day) bool {
+	days := s.dayList(minMicro, maxMicro)
+	return len(days) > 0 && d != days[len(days)-1] && (len(d.head) > 0 || !d.joined)
+}
+
+// finishQuiet finishes days that have passed and get no more late rows. Rows that
+// wait are searched one by one, and when several days have some, there is no room
+// to remember them all.
+func (s *Store) finishQuiet(ctx context.Context) error {
+	if err := s.take(ctx); err != nil {
+		return err
+	}
+	var list []*day
+	for _, d := range s.writers {
+		if d.quiet >= s.quietTicks && s.toFinish(d) {
+			list = append(list, d)
+			d.quiet = 0
+		}
+	}
+	s.pass()
+	var errs []error
+	for _, d := range list {
+		errs = append(errs, s.finish(ctx, d))
 	}
 	return errors.Join(errs...)
 }

@@ -33,6 +33,8 @@ type Store struct {
 	chunkRows int // of a full chunk
 	layLeaves int // written at once
 
+	quietTicks int // until a day counts as quiet; guarded by turn
+
 	turn    chan struct{} // one token: who has it may write
 	writers []*day        // days open for writing, least recently used first
 	files   map[FileID]*file
@@ -96,7 +98,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{
 		opt: o, turn: make(chan struct{}, 1), files: map[FileID]*file{}, days: map[Day]*day{}, floors: map[Day]floor{}, dying: map[Day]*day{}, why: map[string]string{},
-		chunkRows: segmentRows, layLeaves: layLeaves, cache: newCache(headCache), wake: make(chan struct{}, 1), closing: make(chan leave, leavesMax),
+		chunkRows: segmentRows, layLeaves: layLeaves, quietTicks: quietTicks, cache: newCache(headCache), wake: make(chan struct{}, 1), closing: make(chan leave, leavesMax),
 		work: make(chan *day, 64), sealed: make(chan struct{}),
 	}
 	fresh, err := s.openState(ctx)
