@@ -208,6 +208,7 @@ func (t *tailer) adopt(path string, key inode, was string) *file {
 	var lives []position
 	saved := t.saved[key]
 	delete(t.saved, key)
+	delete(t.doubt, key)
 	for _, p := range saved {
 		if p.mark.n > 0 && p.mark.born != f.mark.born {
 			t.bury(&file{path: p.id.Name(), shown: p.id.Name(), born: p.mark.born}, p) // the inode went to another file

@@ -300,3 +300,30 @@ func TestFewDescriptors(t *testing.T) {
 		})
 	}
 }
+
+// While a folder is read, a file that is renamed may be seen under neither name.
+// Such a file is not gone because the first scan did not meet it.
+func TestFileThatTheFirstScanDidNotMeet(t *testing.T) {
+	top := t.TempDir()
+	dir, away := filepath.Join(top, "log"), filepath.Join(top, "a.log")
+	k := newKeeper()
+	write(t, filepath.Join(dir, "a.log"), "one\ntwo\n")
+	stop := follow(t, k.options(dir))
+	k.wants(t, "one", "two")
+	stop()
+	must(t, os.Rename(filepath.Join(dir, "a.log"), away))
+	follow(t, k.options(dir))
+	write(t, filepath.Join(dir, "b.log"), "other\n")
+	until(t, "the first scan", func() bool { return k.has("other") })
+	must(t, os.Rename(away, filepath.Join(dir, "a.log.1")))
+	write(t, filepath.Join(dir, "a.log.1"), "three\n")
+	k.wants(t, "one", "two", "other", "three")
+	must(t, os.Rename(filepath.Join(dir, "a.log.1"), filepath.Join(dir, "a.log")))
+	write(t, filepath.Join(dir, "a.log"), "four\n")
+	k.wants(t, "one", "two", "other", "three", "four")
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.gone) > 0 {
+		t.Errorf("forgotten: %v", k.gone)
+	}
+}

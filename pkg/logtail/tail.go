@@ -31,6 +31,7 @@ const (
 	scanStep   = 1 << 20         // looked through before other files get their turn
 	maxOpen    = 1024            // descriptors kept, fewer where few are allowed
 	halfQuiet  = 2 * time.Second // a rotated file's half line is over after this
+	doubtTime  = 2 * time.Second // until a file that was not met is looked for again
 	copyTries  = 64              // candidates looked at for the copy of a truncated file
 	defaultNet = 10 * time.Second
 )
@@ -157,6 +158,7 @@ func (t *tailer) run(ctx context.Context) error {
 			t.lookAt(t.inbox.take())
 		case <-net.C:
 			t.scan()
+			t.judge()
 			net.Reset(t.netPeriod())
 		case <-tick.C:
 			t.fade()
@@ -185,6 +187,9 @@ func (t *tailer) swap() {
 func (t *tailer) netPeriod() time.Duration {
 	if t.inbox.watcher == nil || len(t.unwatched) > 0 {
 		return min(t.opts.Rescan, time.Second)
+	}
+	if len(t.doubt) > 0 {
+		return min(t.opts.Rescan, doubtTime)
 	}
 	return t.opts.Rescan
 }

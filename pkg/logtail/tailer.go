@@ -18,6 +18,7 @@ type tailer struct {
 	byKey  map[inode]*file
 	fading map[*file]struct{}   // rotated, waiting to be over
 	saved  map[inode][]position // known, but not followed now
+	doubt  map[inode]bool       // known from the last run, and not met in this one
 	dirs   map[string]inode     // watched
 	queue  *list.List           // of *file with something to read
 	opened *list.List           // of *file with a descriptor, latest used first
@@ -81,23 +82,36 @@ func (t *tailer) close() {
 	}
 }
 
-// start makes the first scan, and forgets positions of files that are gone.
+// start makes the first scan. A file that it does not meet need not be gone: while
+// a folder is read, a file that is renamed may be seen under neither name.
 func (t *tailer) start() {
 	t.scanned = true
 	t.renumber()
 	t.scan()
 	t.missed()
-	saved := t.saved
-	t.saved = map[inode][]position{}
-	for key, list := range saved {
-		for _, p := range list {
+	t.doubt = map[inode]bool{}
+	for key := range t.saved {
+		t.doubt[key] = true
+	}
+}
+
+// judge forgets positions of files that neither the first scan met, nor a later
+// one, nor an event in between.
+func (t *tailer) judge() {
+	for key := range t.doubt {
+		var left []position
+		for _, p := range t.saved[key] {
 			if !t.shut[key] && vanished(p.id) {
 				t.bury(&file{path: p.id.Name(), shown: p.id.Name(), born: p.mark.born}, p)
 			} else {
-				t.saved[key] = append(t.saved[key], p)
+				left = append(left, p)
 			}
 		}
+		if t.saved[key] = left; len(left) == 0 {
+			delete(t.saved, key)
+		}
 	}
+	t.doubt = nil
 }
 
 // vanished says whether a file that no scan met is gone for good. It is not
