@@ -2,6 +2,7 @@ package logstore
 
 import (
 	"database/sql/driver"
+	"maps"
 	"slices"
 )
 
@@ -16,9 +17,12 @@ const (
 // made, or of one that was replaced.
 type parts struct{ lexicons, chunks []int64 }
 
-func (p *parts) add(o parts) {
-	p.lexicons = append(p.lexicons, o.lexicons...)
-	p.chunks = append(p.chunks, o.chunks...)
+// discard notes parts that are to be removed. Until they are, the day counts as
+// one that has something to join, so that it is come back to.
+func (d *day) discard(p parts) {
+	d.litter.lexicons = append(d.litter.lexicons, p.lexicons...)
+	d.litter.chunks = append(d.litter.chunks, p.chunks...)
+	d.joined = false
 }
 
 // exchange puts a joined segment in the place of those that it was made of. gone
@@ -38,7 +42,7 @@ func (s *Store) exchange(d *day, segs []*segment, gone map[int64]bool, fresh []*
 		}
 	}
 	if !ok || err != nil {
-		d.litter.add(laid)
+		d.discard(laid)
 		return false, err
 	}
 	no := d.nextNo
@@ -58,17 +62,15 @@ func (s *Store) exchange(d *day, segs []*segment, gone map[int64]bool, fresh []*
 		return d.w.run("UPDATE next SET no=?", no+1)
 	})
 	if err != nil {
-		d.litter.add(laid)
+		d.discard(laid)
 		return false, err
 	}
 	d.nextNo = no + 1
-	d.joined = false
+	old := parts{chunks: slices.Collect(maps.Keys(gone))}
 	for _, seg := range segs {
-		d.litter.lexicons = append(d.litter.lexicons, seg.lexicon)
+		old.lexicons = append(old.lexicons, seg.lexicon)
 	}
-	for chunk := range gone {
-		d.litter.chunks = append(d.litter.chunks, chunk)
-	}
+	d.discard(old)
 	_, err = s.tidy(d)
 	return true, err
 }

@@ -33,6 +33,35 @@ func counts(t *testing.T, db *sql.DB) (out [3]int) {
 	return out
 }
 
+// appendTraffic appends lines of the first day, a second apart.
+func (f *feed) appendTraffic(t *testing.T, batches, size int) {
+	t.Helper()
+	g := newTraffic()
+	for n := range batches {
+		var recs []logline.Record
+		for i := range size {
+			rec := g.next()
+			rec.Time = base.Add(time.Duration(n*size+i) * time.Second)
+			recs = append(recs, rec)
+		}
+		f.append(t, recs)
+	}
+}
+
+// closed closes the store and opens the file of the first day.
+func (f *feed) closed(t *testing.T, dir string) *sql.DB {
+	t.Helper()
+	if err := f.s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite3", filepath.Join(dir, logstore.DayOf(base).String()+".db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
 // A process was killed while it joined segments: part of a lexicon and a chunk
 // are written that no segment names, and old ones are not removed yet.
 func TestWhatAKilledProcessWasJoiningIsRemoved(t *testing.T) {
@@ -42,29 +71,13 @@ func TestWhatAKilledProcessWasJoiningIsRemoved(t *testing.T) {
 	o := logstore.Options{Dir: dir, Now: func() time.Time { return now }}
 	f := &feed{s: openStore(t, o), seq: map[logstore.Day]int64{}}
 	f.s.SetChunkRows(100)
-	g := newTraffic()
-	for n := range 20 {
-		var recs []logline.Record
-		for i := range 100 {
-			rec := g.next()
-			rec.Time = base.Add(time.Duration(n*100+i) * time.Second)
-			recs = append(recs, rec)
-		}
-		f.append(t, recs)
-	}
+	f.appendTraffic(t, 20, 100)
 	if err := f.s.Settle(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	f.sort()
 	f.check(t)
-	if err := f.s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	db, err := sql.Open("sqlite3", filepath.Join(dir, logstore.DayOf(base).String()+".db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db := f.closed(t, dir)
 	whole := counts(t, db)
 	if whole[0] != 0 || whole[1] != 0 || whole[2] != 20 {
 		t.Fatalf("a day that was closed has %v", whole)
@@ -101,7 +114,6 @@ func TestPurgeWhileSegmentsAreJoined(t *testing.T) {
 	dir := t.TempDir()
 	f := &feed{s: openStore(t, logstore.Options{Dir: dir}), seq: map[logstore.Day]int64{}}
 	f.s.SetChunkRows(60)
-	g := newTraffic()
 	q, err := logquery.Parse("user=user7*", base)
 	if err != nil {
 		t.Fatal(err)
@@ -122,15 +134,7 @@ func TestPurgeWhileSegmentsAreJoined(t *testing.T) {
 			}
 		}
 	}()
-	for n := range 150 {
-		var recs []logline.Record
-		for i := range 40 {
-			rec := g.next()
-			rec.Time = base.Add(time.Duration(n*40+i) * time.Second)
-			recs = append(recs, rec)
-		}
-		f.append(t, recs)
-	}
+	f.appendTraffic(t, 150, 40)
 	if err := f.s.Settle(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -154,14 +158,7 @@ func TestPurgeWhileSegmentsAreJoined(t *testing.T) {
 	f.have = left
 	f.sort()
 	f.check(t)
-	if err := f.s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	db, err := sql.Open("sqlite3", filepath.Join(dir, logstore.DayOf(base).String()+".db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db := f.closed(t, dir)
 	if c := counts(t, db); c[0] != 0 || c[1] != 0 {
 		t.Errorf("%d lexicons and %d of their lists are left over", c[0], c[1])
 	}

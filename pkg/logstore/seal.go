@@ -153,7 +153,7 @@ func (s *Store) replace(d *day, take []miniMeta, old *segment, b *built) error {
 	}
 	d.joined = false
 	if old != nil {
-		d.litter.add(parts{[]int64{old.lexicon}, []int64{old.chunks[0].no}})
+		d.discard(parts{[]int64{old.lexicon}, []int64{old.chunks[0].no}})
 	}
 	for _, m := range take {
 		s.cache.drop(d, m.no)
